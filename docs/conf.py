@@ -1,0 +1,50 @@
+"""Sphinx configuration."""
+
+import os
+from importlib.metadata import version as installed_version
+
+os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the gallery's output
+
+project = "skadacomp"
+author = "skadacomp developers"
+copyright = "2026, skadacomp developers"
+version = release = installed_version("skadacomp")
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.doctest",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "examples"]  # the gallery writes auto_examples/ from examples/
+
+# API pages: one for each public name, its own methods with it.
+autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc's sections give the types
+numpydoc_show_class_members = False  # the class template lists them
+numpydoc_validation_checks = {"GL08", "PR01", "PR02", "PR03", "PR04", "PR07"}
+
+# Nothing is fetched at build time, so names of other packages stay plain text.
+nitpick_ignore_regex = [
+    (r"py:.*", rf"{package}(\..*)?")
+    for package in ("gensim", "matplotlib", "numpy", "pandas", "scipy", "sklearn", "torch")
+]
+
+# The code in the pages is tested with `-b doctest`, the examples in the docstrings by pytest.
+doctest_test_doctest_blocks = ""
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "auto_examples",
+    "doc_module": ("skadacomp",),
+    "download_all_examples": False,
+    "show_memory": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skadacomp"
+html_theme_options = {"navigation_with_keys": False, "show_prev_next": False}
+html_show_sourcelink = False
