@@ -1,0 +1,359 @@
+"""What users hand in: text, words, row ids or counts, made into sparse matrices."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral, Number
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from sklearn.feature_extraction.text import CountVectorizer
+
+from ._table import EmbeddingTable, is_frame, is_keyed_vectors
+
+__all__ = ["document_counts", "kind_of", "n_documents", "pool"]
+
+_ACCEPTED = (
+    "a document is a string, a list of words, a list of row ids (ints), or a row of a sparse "
+    "(n_documents, n_words) matrix"
+)
+
+_Form = Literal["text", "words", "ids", "empty"]
+
+
+class WordRows(Protocol):
+    """Anything with a dict's ``get``, from a word to its row or None."""
+
+    def get(self, word: str, /) -> int | None:
+        """Row of a word, None if the table lacks it."""
+        ...
+
+
+def kind_of(X: Any) -> Literal["vectors", "documents"]:
+    """Tell from the type of X alone whether it holds vectors or documents.
+
+    Parameters
+    ----------
+    X : object
+        Vectors are an EmbeddingTable, a KeyedVectors, a DataFrame, any array of numbers
+        (of whatever rank: `as_table` refuses all but 2-D), and a list of lists of floats.
+        Documents are a sparse matrix and a list, tuple, 1-D array or Series of strings, of lists
+        of words or of lists of ints. The first document that is not empty decides.
+
+    Returns
+    -------
+    {"vectors", "documents"}
+
+    Raises
+    ------
+    ValueError
+        If X is a bare string, or has no documents.
+    TypeError
+        If X is no collection, or its first document is none of the above.
+    """
+    if isinstance(X, str):
+        raise ValueError(
+            "Iterable over raw text documents expected, string object received. Put a single "
+            "document in a list: [text]."
+        )
+    if isinstance(X, EmbeddingTable) or is_keyed_vectors(X) or is_frame(X):
+        return "vectors"
+    if sp.issparse(X):
+        return "documents"
+    if hasattr(X, "__array__"):
+        X = np.asarray(X)
+        if X.dtype.kind in "biufc" or X.ndim != 1:
+            return "vectors"
+    for position, document in enumerate(_as_list(X)):
+        if not _is_empty(document):
+            return _kind_of_first(document, position)
+    return "documents"
+
+
+def n_documents(X: Any) -> int:
+    """Count the documents, or the rows of vectors, of anything that `kind_of` accepts."""
+    return int(X.shape[0]) if hasattr(X, "shape") else len(X)
+
+
+def document_counts(
+    X: Any,
+    rows: WordRows | None,
+    n_words: int,
+    *,
+    tokenizer: Any = None,
+    lowercase: bool = True,
+) -> sp.csr_matrix:
+    """Count the words of each document.
+
+    The same documents given as text, as words, as row ids or as counts give the same matrix.
+
+    Parameters
+    ----------
+    X : sequence of documents, or sparse matrix of shape (n_documents, n_words)
+        Strings are split as scikit-learn's CountVectorizer splits them; lists of words and lists
+        of row ids are taken as they are; a sparse matrix holds counts or other weights, of any
+        sign. All documents are of one kind; an empty list is a document with no words.
+    rows : mapping of str to int, or None
+        The row of each word (``get`` is all that is used); words without one are skipped. None
+        for a table without words, which can only read ids and sparse matrices.
+    n_words : int
+        Rows of the table.
+    tokenizer : callable of str to list of str, default=None
+        How to split strings; None takes words of two and more letters or digits.
+    lowercase : bool, default=True
+        Whether strings are made lower case first. Lists of words never are.
+
+    Returns
+    -------
+    csr_matrix of float32, shape (n_documents, n_words)
+        Indices sorted, duplicates summed, no explicit zeros.
+
+    Raises
+    ------
+    TypeError
+        If X holds vectors, a document is of no accepted type, of another kind than the first, or
+        holds something that is no word or id.
+    ValueError
+        If X is empty or a bare string, an id is not in [0, n_words), text or words meet a table
+        without words, or a sparse matrix has other than n_words columns or values that are not
+        finite.
+    """
+    if kind_of(X) == "vectors":
+        raise TypeError(f"X of type {type(X).__name__} holds vectors, not documents: {_ACCEPTED}.")
+    if sp.issparse(X):
+        return _sparse_counts(X, n_words)
+    documents = _as_list(X)
+    form = _common_form(documents)
+    if form == "ids":
+        return _count(_checked_ids(documents, n_words), n_words)
+    if form == "empty":
+        return _count(documents, n_words)
+    if rows is None:
+        raise ValueError(
+            "X holds text or words, and the embedding table has no words to look them up in. Give "
+            "it words, EmbeddingTable(words, vectors), or pass documents as lists of row ids."
+        )
+    if form == "text":
+        split = CountVectorizer(tokenizer=tokenizer, lowercase=lowercase).build_analyzer()
+        words: Iterable[Iterable[str]] = (split(text) if text else () for text in documents)
+    else:
+        words = _checked_words(documents)
+    return _count(_looked_up(words, rows), n_words)
+
+
+def pool(
+    counts: sp.csr_matrix, matrix: sp.csr_matrix, pooling: Literal["mean", "sum"]
+) -> sp.csr_matrix:
+    """Pool the features of each document's words.
+
+    Parameters
+    ----------
+    counts : csr_matrix, shape (n_documents, n_words)
+        Weight of each word in each document.
+    matrix : csr_matrix, shape (n_words, n_features)
+        Features of each word, the last of them the constant. A word with no code has a row of
+        zeros.
+    pooling : {"mean", "sum"}
+        "sum" adds up weight times features. "mean" divides by the sum of the absolute weights of
+        the document's words that have a code.
+
+    Returns
+    -------
+    csr_matrix of float32, shape (n_documents, n_features)
+        A document none of whose words has a code is a row of zeros.
+
+    Raises
+    ------
+    ValueError
+        If `pooling` is neither of the two.
+    """
+    if pooling not in ("mean", "sum"):
+        raise ValueError(f"pooling={pooling!r} must be 'mean' or 'sum'.")
+    pooled = sp.csr_matrix(counts @ matrix, dtype=np.float32)
+    pooled.eliminate_zeros()  # scipy's product leaves none in, but does not promise it
+    if pooling == "mean":
+        weights = abs(counts).astype(np.float64) @ _has_features(matrix)  # (n_documents,)
+        # A row with anything in it has a word with a code, so nothing divides by 0 here.
+        pooled.data /= np.repeat(weights, np.diff(pooled.indptr))
+    pooled.sort_indices()
+    return pooled
+
+
+def _has_features(matrix: sp.csr_matrix) -> npt.NDArray[np.bool_]:
+    """Whether each row holds anything but zeros, shape (n_words,)."""
+    if not matrix.data.all():
+        matrix = matrix.copy()
+        matrix.eliminate_zeros()
+    has: npt.NDArray[np.bool_] = np.diff(matrix.indptr) > 0
+    return has
+
+
+# -- what X is -------------------------------------------------------------------------------
+
+
+def _as_list(X: Any) -> list[Any]:
+    """List the documents of X, of which there must be one at least."""
+    if hasattr(X, "__array__"):
+        documents = np.asarray(X).tolist()
+    elif isinstance(X, (bytes, bytearray, Mapping, set, frozenset)) or not (
+        hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    ):
+        raise TypeError(
+            f"X is of type {type(X).__name__}; it must be vectors (an EmbeddingTable or a 2-D "
+            f"array) or a list of documents, where {_ACCEPTED}."
+        )
+    else:
+        documents = list(X)
+    if not documents:
+        raise ValueError("X is empty: it must hold at least one document.")
+    return documents
+
+
+def _is_empty(document: Any) -> bool:
+    return isinstance(document, (list, tuple, np.ndarray)) and len(document) == 0
+
+
+def _kind_of_first(document: Any, position: int) -> Literal["vectors", "documents"]:
+    """Kind of X by its first document that is not empty."""
+    if isinstance(document, np.ndarray) and (document.ndim > 1 or document.dtype.kind in "fc"):
+        return "vectors"
+    if isinstance(document, (list, tuple)) and any(map(_is_vector_entry, document)):
+        return "vectors"
+    _form(document, position)
+    return "documents"
+
+
+def _is_vector_entry(item: Any) -> bool:
+    """Whether an item makes its list a vector: a number but no id, or (3-D) another list."""
+    if isinstance(item, (list, tuple, np.ndarray)):
+        return True
+    return isinstance(item, Number) and not isinstance(item, Integral)
+
+
+def _form(document: Any, position: int) -> _Form:
+    """Form of one document, by its type and its first item."""
+    if isinstance(document, str):
+        return "text"
+    if _is_empty(document):
+        return "empty"
+    within = ""
+    if isinstance(document, (list, tuple)) or (
+        isinstance(document, np.ndarray) and document.ndim == 1
+    ):
+        first = document[0]
+        if isinstance(first, str):
+            return "words"
+        if _is_id_type(type(first)):
+            return "ids"
+        within = f" that begins with {first!r} ({type(first).__name__})"
+    raise TypeError(
+        f"X[{position}] is of type {type(document).__name__}{within}; {_ACCEPTED}. A single "
+        "document goes in a list of its own, vectors in a 2-D array."
+    )
+
+
+def _is_id_type(kind: type) -> bool:
+    return issubclass(kind, Integral) and not issubclass(kind, bool)
+
+
+def _common_form(documents: list[Any]) -> _Form:
+    """Form that all documents have; empty ones go with any."""
+    common: _Form = "empty"
+    first = 0
+    for position, document in enumerate(documents):
+        form = _form(document, position)
+        if common == "empty":
+            common, first = form, position
+        elif form not in (common, "empty"):
+            raise TypeError(
+                f"X[{position}] is a document given as {form} while X[{first}] is given as "
+                f"{common}: all documents must be given in the same way."
+            )
+    return common
+
+
+# -- documents to counts ---------------------------------------------------------------------
+
+
+def _checked_words(documents: list[Any]) -> Iterator[list[str]]:
+    for position, document in enumerate(documents):
+        if not all(issubclass(kind, str) for kind in set(map(type, document))):
+            at, item = next((a, i) for a, i in enumerate(document) if not isinstance(i, str))
+            raise TypeError(
+                f"X[{position}][{at}] is {item!r} of type {type(item).__name__} in a list of "
+                "words: every word must be a str."
+            )
+        yield document
+
+
+def _checked_ids(documents: list[Any], n_words: int) -> Iterator[list[int]]:
+    for position, document in enumerate(documents):
+        ids = document.tolist() if isinstance(document, np.ndarray) else document
+        if not all(map(_is_id_type, set(map(type, ids)))):
+            at, item = next((a, i) for a, i in enumerate(ids) if not _is_id_type(type(i)))
+            raise TypeError(
+                f"X[{position}][{at}] is {item!r} of type {type(item).__name__} in a list of row "
+                "ids: every id must be an int. Vectors go in a 2-D array."
+            )
+        if ids and (min(ids) < 0 or max(ids) >= n_words):
+            at, item = next((a, i) for a, i in enumerate(ids) if not 0 <= i < n_words)
+            raise ValueError(
+                f"X[{position}][{at}] is the row id {item}, which must be in [0, {n_words}), the "
+                "rows of the embedding table."
+            )
+        yield ids
+
+
+def _looked_up(documents: Iterable[Iterable[str]], rows: WordRows) -> Iterator[list[int]]:
+    """Rows of the words that the table has."""
+    for words in documents:
+        yield [row for row in map(rows.get, words) if row is not None]
+
+
+def _count(documents: Iterable[Iterable[int]], n_words: int) -> sp.csr_matrix:
+    """Count the row ids of each document."""
+    ids, ends = array("q"), array("q", [0])
+    for document in documents:
+        ids.extend(document)
+        ends.append(len(ids))
+    ones = np.ones(len(ids), dtype=np.float32)
+    return _canonical(ones, np.asarray(ids), np.asarray(ends), n_words)
+
+
+def _sparse_counts(X: Any, n_words: int) -> sp.csr_matrix:
+    """Check a matrix of weights and bring it into the one form."""
+    if X.ndim != 2 or X.shape[1] != n_words:
+        raise ValueError(
+            f"X is sparse with shape {X.shape} and needs one column for each of the table's "
+            f"n_words={n_words} words. CountVectorizer(vocabulary=table.index) makes such columns."
+        )
+    if X.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: X is sparse with dtype {X.dtype}.")
+    if X.shape[0] == 0:
+        raise ValueError("X is empty: it must hold at least one document.")
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        weights = sp.csr_matrix(X, dtype=np.float32)
+    finite = np.isfinite(weights.data)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        row = int(np.searchsorted(weights.indptr, at, side="right")) - 1
+        raise ValueError(
+            f"X holds NaN or infinity (in float32) in document {row}, column "
+            f"{weights.indices[at]}: weights must be finite."
+        )
+    return _canonical(weights.data.copy(), weights.indices, weights.indptr, n_words)
+
+
+def _canonical(
+    data: npt.NDArray[np.float32], indices: npt.NDArray[Any], indptr: npt.NDArray[Any], n_words: int
+) -> sp.csr_matrix:
+    """Sorted, summed and without zeros; may write to data."""
+    shape = (len(indptr) - 1, n_words)
+    # Summing works in place: copies keep it off a matrix that is the caller's.
+    counts = sp.csr_matrix((data, indices.copy(), indptr.copy()), shape=shape)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts
