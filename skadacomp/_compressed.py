@@ -1,0 +1,931 @@
+"""CompressedTable: what ships. Words or row ids in, vectors out; saved, opened, memory-mapped.
+
+Needs numpy alone. A table is its tensors, the very ones that its file holds, so sizes are exact
+and a table decodes the same before it is saved and after it is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skadacomp._codes import (
+    MAX_CANDIDATES,
+    code_width,
+    decode,
+    decode_lengths,
+    encode_lengths,
+    pack,
+    packed_nbytes,
+    unpack,
+    unpack_one,
+)
+from skadacomp._vocabulary import Vocabulary
+
+# Raise this by one whenever a file that `save` writes could be refused or misread by the release
+# before: a tensor or a key of the metadata added, dropped, renamed or given another meaning. Then
+# keep what reads the former format, and its golden file under tests/data.
+FORMAT = 1
+
+Tensors = dict[str, NDArray[Any]]
+
+# What each tensor of the file may be: dtypes and number of dimensions. In the order of the file,
+# widest numbers first, so that each lies at a multiple of its own size.
+_TENSORS: dict[str, tuple[tuple[str, ...], int]] = {
+    "scales": (("F32",), 1),  # (n_codebooks,)
+    "mean": (("F32", "F16"), 1),  # (n_dims,)
+    "codebooks": (("I8",), 3),  # (n_codebooks, n_codewords, n_dims)
+    "codes": (("U8",), 1),
+    "lengths": (("U8",), 1),
+    "words": (("U8",), 1),
+    "word_offsets": (("U8",), 1),
+    "word_slots": (("U8",), 1),
+    "word_merges": (("U8",), 2),  # (n_merges, 3)
+}
+_WORD_TENSORS = ("words", "word_offsets", "word_slots", "word_merges")
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+_MAX_HEADER = 100_000_000  # the bound that safetensors readers share
+_MAX_WORDS = 1 << 31
+_INT8_MOST = 127
+# Bound of the numbers in codebooks, scales and mean: far beyond any embedding, and so far within
+# float32 that no sum of codewords overflows.
+_MOST = 1e30
+# Half precision holds 11 bits; a mean that loses more (overflow, underflow) is kept in float32.
+_MEAN_TOLERANCE = 2.0**-11
+# Items decoded at a time by `vectors`, which bounds what it needs beside its result.
+_CHUNK = 1 << 16
+_N_NAMED = 5  # missing words that an error names
+
+
+class FormatError(ValueError):
+    """A file, or the tensors of a table, cannot be what `CompressedTable.save` wrote."""
+
+
+class _Group(NamedTuple):
+    """Rows of one code length. Their codes are one run of fixed-width values."""
+
+    length: int
+    first_slot: int
+    n_rows: int
+    begin: int  # bytes within the tensor of codes
+    end: int
+
+
+class CompressedTable:
+    """A compressed embedding table: codes, code lengths, codebooks, and its words if it has any.
+
+    Make one with `from_codes` or `open`. Immutable; it pickles as small as its file.
+
+    Parameters
+    ----------
+    tensors : dict of str to ndarray
+        As in the file that `save` writes.
+    metadata : mapping of str to str
+        As in that file.
+    source : str, default="table"
+        Where they come from, for error messages.
+
+    Raises
+    ------
+    FormatError
+        If tensors and metadata do not fit each other.
+
+    Notes
+    -----
+    Rows with a code are stored by code length, then by row; the place of a row in that order is
+    its *slot*. Dropped rows (code length 0) hold nothing, and their words are not kept.
+    """
+
+    def __init__(
+        self, tensors: Tensors, metadata: Mapping[str, str], source: str = "table"
+    ) -> None:
+        self._source = source
+        self._tensors = tensors
+        with self._reading("metadata"):
+            self._candidates = _parsed_integers(metadata, "candidates")
+            self._counts = _parsed_integers(metadata, "counts")
+            self._parameters = _parsed_parameters(metadata.get("parameters", "{}"))
+        self._metadata = _metadata(self._candidates, self._counts, self._parameters)
+        with self._reading("tensors"):
+            _check_tensors(tensors)
+            _check_candidates(self._candidates, self.n_codebooks)
+            self._groups = _groups(self._candidates, self._counts, self._width)
+            _check_rows(tensors, self._candidates, self._counts, self._groups)
+        self._first_slots = [group.first_slot for group in self._groups]
+        with self._reading("vocabulary"):
+            self._vocabulary = self._found_vocabulary()
+
+    @classmethod
+    def from_codes(
+        cls,
+        codes: ArrayLike,
+        codebooks: ArrayLike,
+        mean: ArrayLike,
+        words: Sequence[str] | None = None,
+        *,
+        code_lengths: Sequence[int],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> CompressedTable:
+        """Compress codes and codebooks into a table.
+
+        Parameters
+        ----------
+        codes : array-like of shape (n_words, n_codebooks), int
+            Each from 0 to n_codewords - 1, padded with -1. The number of codes before the first
+            -1 is the row's code length; a row of code length 0 is dropped.
+        codebooks : array-like of shape (n_codebooks, n_codewords, n_dims), float
+            Kept as int8 with one float32 scale a codebook.
+        mean : array-like of shape (n_dims,), float
+            Kept as float16 where that holds it, else as float32.
+        words : sequence of n_words str, default=None
+            The word of each row; those with a code must be distinct. None makes a table that
+            knows row ids alone.
+        code_lengths : sequence of int
+            The candidate code lengths, ascending, from 0 to n_codebooks.
+        parameters : mapping, default=None
+            Anything that JSON can hold, kept with the table.
+
+        Returns
+        -------
+        CompressedTable
+
+        Raises
+        ------
+        TypeError
+            If `parameters` cannot be JSON or a word is not a str.
+        ValueError
+            If shapes do not fit each other, numbers are not finite or exceed 1e30, or a row's
+            codes are out of bounds, have a code after a -1, or a number that is no candidate.
+        """
+        books = _finite(codebooks, "codebooks", 3)
+        offset = _finite(mean, "mean", 1)
+        if books.shape[2:] != offset.shape:
+            raise ValueError(
+                f"codebooks have {books.shape[2]} dimensions and mean has {offset.size}"
+            )
+        candidates = tuple(int(length) for length in code_lengths)
+        _check_candidates(candidates, len(books))
+        rows = _checked_codes(codes, books.shape[0], books.shape[1])
+        choices = _choices(rows, candidates)
+        counts = tuple(np.bincount(choices, minlength=len(candidates)).tolist())
+        quantised, scales = _quantised(books)
+        tensors: Tensors = {
+            "scales": scales,
+            "mean": _small_mean(offset),
+            "codebooks": quantised,
+            "codes": _packed_codes(rows, choices, candidates, code_width(books.shape[1])),
+            "lengths": encode_lengths(choices, len(candidates)),
+        }
+        if words is not None:
+            tensors.update(_coded_words(words, choices, candidates).tensors())
+        return cls(tensors, _metadata(candidates, counts, dict(parameters or {})))
+
+    # -----------------------------------------------------------------------------------------
+    # What the table is
+
+    @property
+    def n_words(self) -> int:
+        """Rows of the original table, dropped ones included."""
+        return sum(self._counts)
+
+    @property
+    def n_dims(self) -> int:
+        """Dimensions of a vector."""
+        return int(self._tensors["mean"].size)
+
+    @property
+    def n_codewords(self) -> int:
+        """Codewords of each codebook."""
+        return int(self._tensors["codebooks"].shape[1])
+
+    @property
+    def n_codebooks(self) -> int:
+        """Codebooks, which is the most codes that a word can have."""
+        return int(self._tensors["codebooks"].shape[0])
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The code lengths that a row may have, ascending."""
+        return self._candidates
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What `from_codes` was given as parameters, a fresh copy."""
+        copy: dict[str, Any] = json.loads(json.dumps(self._parameters))
+        return copy
+
+    @property
+    def words(self) -> list[str] | None:
+        """Words that have a code, in the order of their rows; None if the table holds no words."""
+        if self._vocabulary is None:
+            return None
+        with self._reading("vocabulary"):
+            in_slots = self._vocabulary.words()
+        rows = self._row_of_slot
+        return [in_slots[slot] for slot in np.argsort(rows).tolist()]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of codes, lengths, codebooks (with scales and mean) and vocabulary."""
+        nbytes = {name: tensor.nbytes for name, tensor in self._tensors.items()}
+        return {
+            "codes": nbytes["codes"],
+            "lengths": nbytes["lengths"],
+            "codebooks": nbytes["codebooks"] + nbytes["scales"] + nbytes["mean"],
+            "vocabulary": sum(nbytes.get(name, 0) for name in _WORD_TENSORS),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes, lengths and codebooks: all but the vocabulary."""
+        sizes = self.sizes
+        return sum(sizes.values()) - sizes["vocabulary"]
+
+    @property
+    def file_nbytes(self) -> int:
+        """Exact size in bytes of the file that `save` writes, header included."""
+        return len(_header(self._tensors, self._metadata)) + sum(self.sizes.values())
+
+    @cached_property
+    def codebooks(self) -> NDArray[np.float32]:
+        """Codebooks as they decode, (n_codebooks, n_codewords, n_dims) float32, read-only."""
+        scales = self._tensors["scales"].astype(np.float32)
+        books = self._tensors["codebooks"] * scales[:, None, None]
+        return _read_only(books.astype(np.float32, copy=False))
+
+    @cached_property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean vector, (n_dims,) float32, read-only."""
+        return _read_only(self._tensors["mean"].astype(np.float32))
+
+    @cached_property
+    def code_lengths(self) -> NDArray[np.int64]:
+        """Codes of each row, (n_words,) int64, read-only. Decoded when first asked for."""
+        return _read_only(np.array(self._candidates, np.int64)[self._choice_of_row])
+
+    @cached_property
+    def codes(self) -> NDArray[np.integer]:
+        """Codes of each row, (n_words, n_codebooks) int16 or int32, padded with -1, read-only."""
+        dtype = np.int16 if self.n_codewords <= 1 << 15 else np.int32
+        codes = np.full((self.n_words, self.n_codebooks), -1, dtype)
+        for group in self._groups:
+            rows = self._row_of_slot[group.first_slot : group.first_slot + group.n_rows]
+            for start in range(0, group.n_rows, _CHUNK):
+                part = rows[start : start + _CHUNK]
+                places = np.arange(start, start + part.size)
+                codes[part, : group.length] = self._group_codes(group, places)
+        return _read_only(codes)
+
+    def __len__(self) -> int:
+        return self.n_words
+
+    def __contains__(self, word: object) -> bool:
+        return isinstance(word, str) and self._slot(word) >= 0
+
+    def __repr__(self) -> str:
+        sizes = self.sizes
+        words = (
+            f"vocabulary={sizes['vocabulary']} bytes"
+            if self._vocabulary is not None
+            else "no words"
+        )
+        return (
+            f"CompressedTable(n_words={self.n_words}, n_dims={self.n_dims}, "
+            f"n_codewords={self.n_codewords}, code_lengths={self._candidates}, "
+            f"nbytes={self.nbytes}, {words})"
+        )
+
+    # -----------------------------------------------------------------------------------------
+    # Words and row ids to vectors
+
+    def __getitem__(self, word: str) -> NDArray[np.float32]:
+        """Vector of one word.
+
+        Parameters
+        ----------
+        word : str
+
+        Returns
+        -------
+        ndarray of shape (n_dims,), float32
+
+        Raises
+        ------
+        KeyError
+            If the word has no code here.
+        TypeError
+            If `word` is not a str; row ids go to `vectors`.
+        """
+        if not isinstance(word, str):
+            raise TypeError(f"table[word] takes a str, not {word!r}; for row ids, vectors([17, 4])")
+        slot = self._slot(word)
+        if slot < 0:
+            raise KeyError(f"word {word!r} has no code in this table{self._hint()}")
+        vector = self.mean.copy()
+        for book, code in zip(self.codebooks, self._slot_codes(slot), strict=False):
+            vector += book[code]
+        return vector
+
+    def rows(self, words: Sequence[str]) -> NDArray[np.int64]:
+        """Row ids of words.
+
+        Parameters
+        ----------
+        words : sequence of str
+
+        Returns
+        -------
+        ndarray of shape (len(words),), int64
+            -1 where a word has no code in this table.
+
+        Raises
+        ------
+        TypeError
+            If `words` is one str or holds anything else than str.
+        """
+        names = _checked_items(words, self.n_words)
+        if not isinstance(names, list):
+            if names.size == 0:
+                return np.empty(0, np.int64)
+            raise TypeError("rows takes words; these are row ids already")
+        slots = self._slots(names)
+        rows = np.full(slots.shape, -1, np.int64)
+        rows[slots >= 0] = self._row_of_slot[slots[slots >= 0]]
+        return rows
+
+    def vectors(
+        self, items: Sequence[str] | ArrayLike, missing: str = "raise"
+    ) -> NDArray[np.float32]:
+        """Vectors of many words or rows.
+
+        Parameters
+        ----------
+        items : sequence of str, or sequence or 1-D array of int
+            Words, or row ids from 0 to n_words - 1. A dropped row has the mean vector.
+        missing : {"raise", "mean"}, default="raise"
+            What a word without a code gets: a KeyError for all, or the mean vector.
+
+        Returns
+        -------
+        ndarray of shape (len(items), n_dims), float32
+
+        Raises
+        ------
+        IndexError
+            If a row id is out of bounds.
+        KeyError
+            If words have no code and `missing` is "raise", or the table holds no words at all.
+        TypeError
+            If `items` is one str, or neither all words nor all row ids.
+        ValueError
+            If `missing` is neither of the two.
+        """
+        if missing not in ("raise", "mean"):
+            raise ValueError(f"missing={missing!r} must be 'raise' or 'mean'")
+        checked = _checked_items(items, self.n_words)
+        if not isinstance(checked, list):
+            return self._vectors_of_slots(self._slot_of_row[checked] if checked.size else checked)
+        if self._vocabulary is None:
+            raise KeyError(f"words have no code in this table{self._hint()}")
+        slots = self._slots(checked)
+        if missing == "raise" and (slots < 0).any():
+            raise KeyError(_missing_words(checked, slots))
+        return self._vectors_of_slots(slots)
+
+    def _hint(self) -> str:
+        return "" if self._vocabulary is not None else ": it holds no words, only row ids"
+
+    def _slot(self, word: str) -> int:
+        if self._vocabulary is None:
+            return -1
+        with self._reading("vocabulary"):
+            return self._vocabulary.slot(word)
+
+    def _slots(self, words: list[str]) -> NDArray[np.int64]:
+        if self._vocabulary is None:
+            return np.full(len(words), -1, np.int64)
+        with self._reading("vocabulary"):
+            return self._vocabulary.slots(words)
+
+    def _vectors_of_slots(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors (n, n_dims) of slots (n,); the mean vector for a slot of -1."""
+        vectors = np.empty((slots.size, self.n_dims), np.float32)
+        for start in range(0, slots.size, _CHUNK):
+            self._fill(vectors[start : start + _CHUNK], slots[start : start + _CHUNK])
+        return vectors
+
+    def _fill(self, vectors: NDArray[np.float32], slots: NDArray[np.int64]) -> None:
+        which = np.searchsorted(self._first_slots, slots, side="right") - 1
+        vectors[which < 0] = self.mean
+        for number, group in enumerate(self._groups):
+            chosen = np.flatnonzero(which == number)
+            if chosen.size:
+                codes = self._group_codes(group, slots[chosen] - group.first_slot)
+                vectors[chosen] = decode(codes, self.codebooks, self.mean)
+
+    def _group_codes(self, group: _Group, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes (n, length) of rows (n,), counted within their group."""
+        packed = self._tensors["codes"][group.begin : group.end]
+        places = rows[:, None] * group.length + np.arange(group.length)
+        codes = unpack(packed, self._width, places)
+        self._check_highest(int(codes.max(initial=0)))
+        return codes
+
+    def _slot_codes(self, slot: int) -> list[int]:
+        """Codes of one slot: as `_group_codes`, without an array's overhead."""
+        group = self._groups[bisect_right(self._first_slots, slot) - 1]
+        packed, width = self._tensors["codes"][group.begin : group.end], self._width
+        value = unpack_one(packed, width * group.length, slot - group.first_slot)
+        mask = (1 << width) - 1
+        codes = [value >> shift & mask for shift in range(0, width * group.length, width)]
+        self._check_highest(max(codes))
+        return codes
+
+    def _check_highest(self, code: int) -> None:
+        # Bits that no codeword answers to, where n_codewords is no power of two.
+        if code >= self.n_codewords:
+            raise FormatError(
+                f"{self._source}: codes: {code} is out of {self.n_codewords} codewords"
+            )
+
+    @property
+    def _width(self) -> int:
+        return code_width(self.n_codewords)
+
+    @cached_property
+    def _choice_of_row(self) -> NDArray[np.uint8]:
+        with self._reading("lengths"):
+            choices = decode_lengths(self._tensors["lengths"], self.n_words, len(self._candidates))
+            counts = np.bincount(choices, minlength=len(self._candidates)).tolist()
+            if tuple(counts) != self._counts:
+                raise ValueError(f"counts are {tuple(counts)}, not {self._counts}")
+        return choices
+
+    @cached_property
+    def _row_of_slot(self) -> NDArray[np.int64]:
+        return _rows_by_length(self._choice_of_row, self._candidates)
+
+    @cached_property
+    def _slot_of_row(self) -> NDArray[np.int64]:
+        slots = np.full(self.n_words, -1, np.int64)
+        slots[self._row_of_slot] = np.arange(self._row_of_slot.size)
+        return slots
+
+    def _found_vocabulary(self) -> Vocabulary | None:
+        present = [name for name in _WORD_TENSORS if name in self._tensors]
+        if not present:
+            return None
+        tensors = {name: self._tensors[name] for name in present}
+        return Vocabulary.from_tensors(tensors, sum(group.n_rows for group in self._groups))
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Tell what cannot be read, and of which file."""
+        try:
+            yield
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise FormatError(f"{self._source}: {what}: {error}") from error
+
+    # -----------------------------------------------------------------------------------------
+    # Files and pickles
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Always: the tensors, as arrays even where they were memory maps, and the metadata.
+        # Never: what is derived from them (decoded lengths, codes, codebooks, word caches), and the
+        # file that they came from, which need not be there any more.
+        return {
+            "tensors": {name: np.array(tensor) for name, tensor in self._tensors.items()},
+            "metadata": dict(self._metadata),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table to one safetensors file.
+
+        The file takes its name only when it is complete: a failure leaves a former file as it was.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A former file of that name is replaced.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        target = Path(os.path.realpath(path))
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                file.write(_header(self._tensors, self._metadata))
+                for name in _in_file_order(self._tensors):
+                    file.write(np.ascontiguousarray(self._tensors[name]).data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> CompressedTable:
+        """Open a file that `save` wrote, memory-mapped: little is read before it is asked for.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Returns
+        -------
+        CompressedTable
+
+        Raises
+        ------
+        FormatError
+            If the file is damaged, not one of a CompressedTable, or of a newer format.
+        OSError
+            If it cannot be read; FileNotFoundError if it is not there.
+        """
+        source = os.fspath(path)
+        n_file = os.stat(source).st_size
+        if n_file < 8:
+            raise FormatError(f"{source}: header: the file has {n_file} bytes, too few for any")
+        content = np.memmap(source, np.uint8, mode="r").view(np.ndarray)
+        try:
+            header, begin = _parsed_header(content)
+            metadata = _known_metadata(header)
+            tensors = _tensor_views(header, content[begin:])
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"{source}: header: {error}") from error
+        return cls(tensors, metadata, source)
+
+
+# ---------------------------------------------------------------------------------------------
+# What users hand in
+
+
+def _checked_items(items: Any, n_words: int) -> list[str] | NDArray[np.int64]:
+    """Words as a list, or row ids (n,) within bounds."""
+    if isinstance(items, (str, bytes)):
+        raise TypeError(f"items must be a list of words or of row ids, not {items!r}: [{items!r}]")
+    if isinstance(items, np.ndarray) and items.dtype.kind in "iu" and items.ndim == 1:
+        return _checked_ids(items, n_words)
+    listed = list(items)
+    if all(isinstance(item, str) for item in listed):
+        return listed if listed else np.empty(0, np.int64)
+    for position, item in enumerate(listed):
+        if isinstance(item, (bool, np.bool_)) or not isinstance(item, (int, np.integer)):
+            raise TypeError(
+                f"items must be all words or all row ids, but items[{position}] is {item!r} "
+                f"of type {type(item).__name__}"
+            )
+    return _checked_ids(listed, n_words)
+
+
+def _checked_ids(ids: Any, n_words: int) -> NDArray[np.int64]:
+    try:
+        array = np.asarray(ids)
+        outside = (array < 0) | (array >= n_words)
+    except OverflowError:
+        outside = np.array([not 0 <= item < n_words for item in ids])
+    if outside.any():
+        position = int(outside.argmax())
+        raise IndexError(
+            f"items[{position}] is {ids[position]}, but row ids must be from 0 to {n_words - 1} "
+            f"(n_words={n_words})"
+        )
+    return array.astype(np.int64)
+
+
+def _missing_words(words: list[str], slots: NDArray[np.int64]) -> str:
+    absent = [words[place] for place in np.flatnonzero(slots < 0).tolist()]
+    named = ", ".join(repr(word) for word in list(dict.fromkeys(absent))[:_N_NAMED])
+    return (
+        f"{len(absent)} of {len(words)} words have no code in this table: {named}"
+        f"{', ...' if len(set(absent)) > _N_NAMED else ''}; "
+        f"missing='mean' gives them the mean vector"
+    )
+
+
+def _finite(values: ArrayLike, name: str, n_dimensions: int) -> NDArray[np.float32]:
+    given = np.asarray(values)
+    if given.ndim != n_dimensions or given.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name} must be numbers of {n_dimensions} dimensions, "
+            f"not {given.dtype} of shape {given.shape}"
+        )
+    with np.errstate(over="ignore"):  # what overflows is reported below
+        array = given.astype(np.float32)
+    if not _is_bounded(array):
+        raise ValueError(f"{name} must be finite, at most {_MOST:g}, but has nan, inf or more")
+    return array
+
+
+def _is_bounded(array: NDArray[Any]) -> bool:
+    return bool((np.abs(array.astype(np.float32)) <= _MOST).all())  # never true of nan
+
+
+def _check_candidates(candidates: tuple[int, ...], n_codebooks: int) -> None:
+    ascending = all(one < other for one, other in pairwise(candidates))
+    within = bool(candidates) and candidates[0] >= 0 and candidates[-1] <= n_codebooks
+    if not ascending or not within or len(candidates) > MAX_CANDIDATES:
+        raise ValueError(
+            f"code_lengths={candidates} must be 1 to {MAX_CANDIDATES} ascending integers "
+            f"from 0 to the {n_codebooks} codebooks there are"
+        )
+
+
+def _checked_codes(codes: ArrayLike, n_codebooks: int, n_codewords: int) -> NDArray[np.integer]:
+    code_width(n_codewords)  # refuses a number of codewords out of bounds
+    rows = np.asarray(codes)
+    if rows.size == 0 and rows.ndim == 2:
+        rows = rows.astype(np.int64)
+    if rows.ndim != 2 or rows.shape[1] != n_codebooks or rows.dtype.kind not in "iu":
+        raise ValueError(
+            f"codes must be integers of shape (n_words, {n_codebooks}), one column a codebook, "
+            f"not {rows.dtype} of shape {rows.shape}"
+        )
+    _refuse_rows(
+        ((rows < -1) | (rows >= n_codewords)).any(axis=1),
+        lambda row: f"{rows[row].tolist()} must be from -1 to {n_codewords - 1}",
+    )
+    _refuse_rows(
+        ((rows[:, 1:] >= 0) & (rows[:, :-1] < 0)).any(axis=1),
+        lambda row: f"{rows[row].tolist()} has a code after a -1",
+    )
+    return rows
+
+
+def _choices(rows: NDArray[np.integer], candidates: tuple[int, ...]) -> NDArray[np.int64]:
+    """Index into candidates of each row's code length."""
+    lengths = (rows >= 0).sum(axis=1)
+    choices = np.minimum(np.searchsorted(candidates, lengths), len(candidates) - 1)
+    _refuse_rows(
+        np.array(candidates)[choices] != lengths,
+        lambda row: f"code length {lengths[row]} is none of code_lengths={candidates}",
+    )
+    return choices
+
+
+def _refuse_rows(refused: Any, why: Callable[[int], str]) -> None:
+    if refused.any():
+        row = int(refused.argmax())
+        raise ValueError(f"codes: row {row}: {why(row)}")
+
+
+# ---------------------------------------------------------------------------------------------
+# Arrays to tensors
+
+
+def _quantised(books: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Codebooks as int8 and one scale each; codebook = int8 * scale."""
+    most = np.abs(books).max(axis=(1, 2), initial=0.0)  # (n_codebooks,)
+    scales = (most / _INT8_MOST).astype(_DTYPES["F32"])
+    scales[scales == 0] = 1.0  # a codebook of zeros, or too small for float32: zeros it stays
+    steps = np.rint(books / scales[:, None, None]).clip(-_INT8_MOST, _INT8_MOST)
+    return steps.astype(np.int8), scales
+
+
+def _small_mean(mean: NDArray[np.float32]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        half = mean.astype(_DTYPES["F16"])
+        error = np.abs(half.astype(np.float32) - mean).max(initial=0.0)
+    fits = error <= _MEAN_TOLERANCE * np.abs(mean).max(initial=0.0)
+    return half if fits else mean.astype(_DTYPES["F32"])
+
+
+def _rows_by_length(choices: NDArray[np.integer], candidates: tuple[int, ...]) -> NDArray[np.int64]:
+    """Rows that have a code, by code length and then by row: the row of each slot."""
+    order = np.argsort(choices, kind="stable")
+    n_dropped = int((choices == 0).sum()) if candidates[0] == 0 else 0
+    return order[n_dropped:]
+
+
+def _packed_codes(
+    rows: NDArray[np.integer],
+    choices: NDArray[np.int64],
+    candidates: tuple[int, ...],
+    width: int,
+) -> NDArray[np.uint8]:
+    """One run a code length, each beginning on a whole byte."""
+    runs = [
+        pack(rows[choices == number, :length], width) for number, length in enumerate(candidates)
+    ]
+    return np.concatenate(runs)
+
+
+def _coded_words(
+    words: Sequence[str], choices: NDArray[np.int64], candidates: tuple[int, ...]
+) -> Vocabulary:
+    names = list(words)
+    if isinstance(words, str) or len(names) != choices.size:
+        raise ValueError(f"words must be {choices.size} str, one a row of codes, not {len(names)}")
+    rows = _rows_by_length(choices, candidates)
+    return Vocabulary.build([names[row] for row in rows.tolist()], np.arange(rows.size))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array
+
+
+# ---------------------------------------------------------------------------------------------
+# Tensors and metadata that fit each other
+
+
+def _metadata(
+    candidates: tuple[int, ...], counts: tuple[int, ...], parameters: dict[str, Any]
+) -> dict[str, str]:
+    metadata = {
+        "format": str(FORMAT),
+        "candidates": " ".join(map(str, candidates)),
+        "counts": " ".join(map(str, counts)),  # rows of each candidate length
+    }
+    if parameters:
+        try:
+            metadata["parameters"] = json.dumps(parameters, separators=(",", ":"))
+        except TypeError as error:
+            raise TypeError(f"parameters must be what JSON can hold: {error}") from error
+    return metadata
+
+
+def _parsed_integers(metadata: Mapping[str, str], key: str) -> tuple[int, ...]:
+    numbers = metadata.get(key, "").split(" ")
+    # No table needs more than 18 digits, and int() refuses very long ones with a text of its own.
+    if not all(number.isascii() and number.isdigit() and len(number) <= 18 for number in numbers):
+        raise ValueError(f"{key} must be integers, not {metadata.get(key)!r:.80}")
+    return tuple(map(int, numbers))
+
+
+def _parsed_parameters(text: str) -> dict[str, Any]:
+    parameters = json.loads(text)
+    if not isinstance(parameters, dict):
+        raise ValueError(f"parameters must be a JSON object, not {text!r:.80}")
+    return parameters
+
+
+def _check_tensors(tensors: Tensors) -> None:
+    for name, (dtypes, n_dimensions) in _TENSORS.items():
+        if name not in tensors:
+            if name in _WORD_TENSORS:
+                continue
+            raise ValueError(f"tensor {name!r} is missing")
+        tensor = tensors[name]
+        if _DTYPE_NAMES.get(tensor.dtype) not in dtypes or tensor.ndim != n_dimensions:
+            raise ValueError(
+                f"tensor {name!r} must be {' or '.join(dtypes)} of {n_dimensions} dimensions, "
+                f"not {tensor.dtype} of shape {tensor.shape}"
+            )
+    unknown = sorted(set(tensors) - set(_TENSORS))
+    if unknown:
+        raise ValueError(f"tensors {unknown} are unknown")
+    n_codebooks, n_codewords, n_dims = tensors["codebooks"].shape
+    code_width(n_codewords)
+    if tensors["scales"].shape != (n_codebooks,) or tensors["mean"].shape != (n_dims,):
+        raise ValueError(
+            f"codebooks of shape {tensors['codebooks'].shape} do not fit scales of shape "
+            f"{tensors['scales'].shape} and mean of shape {tensors['mean'].shape}"
+        )
+    for name in ("scales", "mean"):
+        if not _is_bounded(tensors[name]):
+            raise ValueError(f"tensor {name!r} must be finite, at most {_MOST:g}")
+
+
+def _groups(candidates: tuple[int, ...], counts: tuple[int, ...], width: int) -> list[_Group]:
+    """Lay out the groups of the code lengths above 0 that occur."""
+    groups, slot, begin = [], 0, 0
+    for length, n_rows in zip(candidates, counts, strict=False):
+        if length and n_rows:
+            end = begin + packed_nbytes(n_rows * length, width)
+            groups.append(_Group(length, slot, n_rows, begin, end))
+            slot, begin = slot + n_rows, end
+    return groups
+
+
+def _check_rows(
+    tensors: Tensors, candidates: tuple[int, ...], counts: tuple[int, ...], groups: list[_Group]
+) -> None:
+    if len(counts) != len(candidates) or sum(counts) >= _MAX_WORDS:
+        raise ValueError(f"counts {counts} do not fit candidates {candidates}")
+    expected = groups[-1].end if groups else 0
+    if tensors["codes"].size != expected:
+        raise ValueError(
+            f"codes have {tensors['codes'].size} bytes, but counts {counts} of code lengths "
+            f"{candidates} need {expected}"
+        )
+
+
+# ---------------------------------------------------------------------------------------------
+# The file: safetensors, written here so that the same table always gives the same bytes, and their
+# number is known beforehand. The safetensors package shuffles the metadata from run to run.
+
+
+def _in_file_order(tensors: Tensors) -> list[str]:
+    return [name for name in _TENSORS if name in tensors]
+
+
+def _header(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
+    """Length, JSON and padding: everything before the first tensor."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    begin = 0
+    for name in _in_file_order(tensors):
+        tensor = tensors[name]
+        end = begin + tensor.nbytes
+        entries[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _parsed_header(content: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
+    """Give the header of a file, and where its tensors begin."""
+    length = int.from_bytes(content[:8].tobytes(), "little")
+    if length > min(content.size - 8, _MAX_HEADER):
+        raise ValueError(f"its length of {length} bytes exceeds the file of {content.size}")
+    header = json.loads(content[8 : 8 + length].tobytes().decode("utf-8"))
+    if not isinstance(header, dict):
+        raise ValueError("it must be a JSON object")
+    return header, 8 + length
+
+
+def _known_metadata(header: dict[str, Any]) -> dict[str, str]:
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("its metadata must map text to text")
+    found = metadata.get("format", "")
+    if not (found.isascii() and found.isdigit() and len(found) <= 9 and "counts" in metadata):
+        raise ValueError("this is not the file of a CompressedTable")
+    if int(found) > FORMAT:
+        raise ValueError(
+            f"format {found} is newer than format {FORMAT}, the newest this release reads: "
+            f"update skadacomp"
+        )
+    if int(found) != FORMAT:
+        raise ValueError(f"format {found} is unknown")
+    return metadata
+
+
+def _tensor_views(header: dict[str, Any], data: NDArray[np.uint8]) -> Tensors:
+    """View the tensors, which must fill `data` without gaps or overlaps."""
+    tensors: Tensors = {}
+    spans = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape, begin, end = _checked_entry(name, entry, data.size)
+        tensors[name] = data[begin:end].view(dtype).reshape(shape)
+        spans.append((begin, end, name))
+    position = 0
+    for begin, end, name in sorted(spans):
+        if begin != position:
+            raise ValueError(f"tensor {name!r} begins at byte {begin}, not at {position}")
+        position = end
+    if position != data.size:
+        raise ValueError(f"the tensors have {position} bytes, but the file holds {data.size}")
+    return tensors
+
+
+def _checked_entry(name: str, entry: Any, n_data: int) -> tuple[np.dtype[Any], list[int], int, int]:
+    if not isinstance(entry, dict):
+        raise ValueError(f"tensor {name!r} must be described by a JSON object")
+    dtype = _DTYPES.get(str(entry.get("dtype")))
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    if dtype is None or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise ValueError(f"tensor {name!r} cannot have dtype, shape and offsets {entry!r:.200}")
+    begin, end = offsets
+    if not begin <= end <= n_data:
+        raise ValueError(f"tensor {name!r} lies at {begin} to {end}, but there are {n_data} bytes")
+    if math.prod(shape) * dtype.itemsize != end - begin:
+        raise ValueError(f"tensor {name!r} of shape {shape} does not fill {end - begin} bytes")
+    return dtype, shape, begin, end
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

@@ -1,0 +1,644 @@
+"""AdaptiveCodebookCompressor: the estimator that people fit, search over, and put in a Pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array, check_random_state, metadata_routing
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_feature_names_in,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+
+from skadacomp._codes import MAX_CANDIDATES, code_matrix, code_width
+from skadacomp._compressed import CompressedTable
+from skadacomp._documents import document_counts, kind_of, n_documents, pool
+from skadacomp._encoder import RowEncoder, RowIndex
+from skadacomp._sizes import SizeModel
+from skadacomp._table import (
+    DetachedTable,
+    EmbeddingTable,
+    as_table,
+    is_frame,
+)
+
+if TYPE_CHECKING:
+    from skadacomp._learning import Learned, Settings, Task
+
+_CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
+
+
+class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
+    """Compress an embedding table into discrete codes whose lengths the task decides.
+
+    Each word is stored as a few codes that pick codewords out of codebooks; its vector is the sum
+    of them and of the table's mean vector. How many codes a word gets is learned from the task: a
+    word that the task hardly needs gets few or none, a word that decides the label gets many.
+
+    Parameters
+    ----------
+    embeddings : EmbeddingTable, array-like, DataFrame, KeyedVectors or path, default=None
+        The table, where the compressor is a step of a Pipeline. `fit` then takes the task alone,
+        so that cross-validation splits the task and never the table. Without it the table is
+        `fit`'s first argument.
+
+    code_lengths : array-like of int, default=(0, 2, 4, 8)
+        The code lengths, in codes, that a word may have: ascending, from 0, which drops the word.
+        The longest is the number of codebooks. A word of length l uses the first l of them.
+
+    n_codewords : int, default=4
+        Codewords in a codebook, 2 to 4096. A code takes ``ceil(log2(n_codewords))`` bits: 2 gives
+        binary codes, 16 and 256 codes of 4 and 8 bits.
+
+    bits_per_word : float, default=None
+        Budget in bits: the mean over all words of the table, dropped ones included, of the bits
+        of codes and lengths. Met within 5 % and never exceeded, unless all words at their longest
+        take less.
+
+    max_bytes : int, default=None
+        Budget in bytes: the size of the file that ``compressed_.save`` writes, vocabulary
+        included. Met like `bits_per_word`; only one of the two may be given.
+
+    size_penalty : float, default=0.02
+        Without a budget: the loss that one more bit a word, as a mean over the table, has to
+        save. The unit of loss is nats per document, or with no task the relative squared error.
+
+    reconstruction_weight : float, default=0.1
+        Weight of the reconstruction error (relative, of the fine-tuned vectors, in the directions
+        that the task's head reads) beside the task's loss.
+
+    pooling : {"mean", "sum"}, default="mean"
+        How the words of a document make one row. "mean" divides by the sum of the absolute
+        weights of the words that have a code.
+
+    output : {"code_features", "vectors"}, default="code_features"
+        What `transform` gives: code features, sparse, one column a codeword and one for the mean
+        vector; or dense vectors of `n_dims` columns.
+
+    tokenizer : callable, default=None
+        Splits a string into words. None takes words of two and more letters or digits, as
+        scikit-learn's CountVectorizer does.
+
+    lowercase : bool, default=True
+        Whether strings are made lower case before they are split.
+
+    learning_rate : float, default=3e-3
+        Of Adam, for codebooks, lengths and head; the words' own inputs take a third of it.
+
+    max_iter : int, default=40
+        Epochs of each stage at most: fine-tuning at full precision, lengths, codes.
+
+    n_iter_no_change : int, default=10
+        Epochs without a lower held-out loss after which a stage stops.
+
+    validation_fraction : float, default=0.15
+        Part of X_task that is held out, stratified where the classes allow it, to say when to
+        stop. A task of fewer than 20 documents is too small to spare any.
+
+    random_state : int, RandomState instance or None, default=None
+        Decides the held-out part, the starting codebooks, the batches and the sampled lengths.
+        The same seed on the same machine gives the same codes.
+
+    device : str, default="auto"
+        Where torch trains: "auto" takes an accelerator if there is one, or a torch device's name.
+
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    compressed_ : CompressedTable
+        What ships: save it with ``compressed_.save(path)``.
+    code_lengths_ : ndarray of int, shape (n_words,)
+        Codes of each word.
+    codes_ : ndarray of int, shape (n_words, n_codebooks)
+        The codes, -1 beyond a word's length.
+    codebooks_ : ndarray of float32, shape (n_codebooks, n_codewords, n_dims)
+        The codewords, as they are stored.
+    sizes_ : dict of str to int
+        Bytes of "codes", "lengths", "codebooks" and "vocabulary".
+    nbytes_ : int
+        Bytes of all of these but the vocabulary.
+    compression_ratio_ : float
+        Bytes of the float32 table over `nbytes_`.
+    history_ : dict of str to ndarray of float, shape (n_iter_,)
+        "loss" on the held-out part, "task_score" (accuracy there; with a task only) and
+        "bits_per_word" after each epoch of learning lengths, then codes.
+    n_features_in_ : int
+        Dimensions of the table's vectors.
+    feature_names_in_ : ndarray of str, shape (n_dims,)
+        Columns of the table, where it came as a DataFrame with str columns.
+    n_iter_ : int
+        Epochs of learning lengths and codes.
+
+    See Also
+    --------
+    CompressedTable : What a fitted compressor ships.
+    EmbeddingTable : Words and vectors, opened from files.
+
+    Notes
+    -----
+    The two steps, lengths and then codes, are those of Kim, Kim and Lee [1]_; starting both from
+    rate and distortion in the directions that the task's head reads is ours.
+
+    With a task, the rows of the table are taken to be in order of word frequency, as published
+    tables are: words that training never shows are judged by it.
+
+    References
+    ----------
+    .. [1] Y. Kim, K.-M. Kim and S. Lee, "Adaptive Compression of Word Embeddings", ACL 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
+    >>> words = ["good", "great", "bad", "awful", "film", "plot"]
+    >>> vectors = np.array([[2, 0], [2, 1], [-2, 0], [-2, 1], [0, 2], [0, 3]])
+    >>> texts, labels = ["good film", "great plot", "bad plot", "awful film"] * 5, [1, 1, 0, 0] * 5
+    >>> compressor = AdaptiveCodebookCompressor(code_lengths=(0, 1, 2), random_state=0)
+    >>> compressor.fit(EmbeddingTable(words, vectors), texts, labels)
+    AdaptiveCodebookCompressor(code_lengths=(0, 1, 2), random_state=0)
+    >>> compressor.transform(["a good film"]).shape
+    (1, 9)
+    """
+
+    _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's convention
+        "embeddings": "no_validation",  # as_table says what is wrong
+        "code_lengths": ["array-like"],
+        "n_codewords": [Interval(Integral, 2, 4096, closed="both")],
+        "bits_per_word": [None, Interval(Real, 0, None, closed="neither")],
+        "max_bytes": [None, Interval(Real, 0, None, closed="neither")],
+        "size_penalty": [Interval(Real, 0, None, closed="neither")],
+        "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
+        "pooling": [StrOptions({"mean", "sum"})],
+        "output": [StrOptions({"code_features", "vectors"})],
+        "tokenizer": [None, callable],
+        "lowercase": ["boolean"],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+        "device": [str],
+        "verbose": ["verbose"],
+    }
+
+    # The table is a resource and not metadata to be routed.
+    __metadata_request__fit = {"embeddings": metadata_routing.UNUSED}  # noqa: RUF012
+
+    def __init__(
+        self,
+        embeddings: Any = None,
+        *,
+        code_lengths: Sequence[int] = (0, 2, 4, 8),
+        n_codewords: int = 4,
+        bits_per_word: float | None = None,
+        max_bytes: int | None = None,
+        size_penalty: float = 0.02,
+        reconstruction_weight: float = 0.1,
+        pooling: str = "mean",
+        output: str = "code_features",
+        tokenizer: Any = None,
+        lowercase: bool = True,
+        learning_rate: float = 3e-3,
+        max_iter: int = 40,
+        n_iter_no_change: int = 10,
+        validation_fraction: float = 0.15,
+        random_state: Any = None,
+        device: str = "auto",
+        verbose: int = 0,
+    ) -> None:
+        self.embeddings = embeddings
+        self.code_lengths = code_lengths
+        self.n_codewords = n_codewords
+        self.bits_per_word = bits_per_word
+        self.max_bytes = max_bytes
+        self.size_penalty = size_penalty
+        self.reconstruction_weight = reconstruction_weight
+        self.pooling = pooling
+        self.output = output
+        self.tokenizer = tokenizer
+        self.lowercase = lowercase
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.n_iter_no_change = n_iter_no_change
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    # The second argument is called y for scikit-learn's sake: fit(X, y) and fit(X, y=y) are how its
+    # tools call. It is X_task when a third argument brings the labels.
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, embeddings: Any = None, y: Any = None, y_task: Any = None, *, X_task: Any = None
+    ) -> Self:
+        """Learn code lengths, codes and codebooks.
+
+        ``fit(embeddings, X_task, y_task)`` learns from a task, given by position or by keyword;
+        ``fit(embeddings)`` for reconstruction alone; ``fit(embeddings, y)`` takes each row as a
+        sample and y as its label. With the table in the constructor, ``fit(X_task, y_task)``.
+
+        Parameters
+        ----------
+        embeddings : EmbeddingTable, array-like, DataFrame, KeyedVectors or path
+            The table, n_words rows of n_dims numbers; or X_task if the constructor has the table.
+        y : array-like of shape (n_words,), or documents
+            A label for each row; or X_task if y_task follows; or y_task if the constructor has
+            the table.
+        y_task : array-like of shape (n_documents,), default=None
+            Labels of the documents, of any type, of two classes or more.
+        X_task : documents, default=None
+            Strings, lists of words, lists of row ids, or a sparse (n_documents, n_words) matrix.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            If the table or a document is of no accepted type.
+        ValueError
+            If the table or the task cannot be learned from, or the budget cannot be met; the
+            message says which, where, and what would do.
+        """
+        candidates = self._checked_code_lengths()
+        source, documents, labels = self._resolve(embeddings, y, y_task, X_task)
+        table = as_table(source)
+        self._note_features(source, table)
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        task = self._task(table, documents, labels, seed)
+        sizes = SizeModel(table, candidates, self.n_codewords)
+
+        from skadacomp._learning import learn  # torch: for fit alone
+
+        learned = learn(table.vectors, task, self._settings(sizes, seed))
+        self._keep(table, candidates, learned)
+        return self
+
+    def _checked_code_lengths(self) -> tuple[int, ...]:
+        """Code lengths as a tuple of int, or an error that says what is wrong with them."""
+        given = self.code_lengths
+        lengths = list(given)
+        if not lengths:
+            raise ValueError("code_lengths is empty; give at least one length, such as (0, 2, 4).")
+        if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in lengths):
+            raise ValueError(f"code_lengths={given!r} must hold whole numbers of codes.")
+        if min(lengths) < 0:
+            raise ValueError(f"code_lengths={given!r} holds {min(lengths)}; the least is 0.")
+        if any(b <= a for a, b in zip(lengths, lengths[1:], strict=False)):
+            raise ValueError(
+                f"code_lengths={given!r} must ascend without repeats, as "
+                f"{tuple(sorted(set(map(int, lengths))))} does."
+            )
+        if lengths[-1] == 0:
+            raise ValueError("code_lengths=(0,) would drop every word; add a length above 0.")
+        if len(lengths) > MAX_CANDIDATES:
+            raise ValueError(
+                f"code_lengths holds {len(lengths)} lengths; at most {MAX_CANDIDATES} are possible."
+            )
+        return tuple(map(int, lengths))
+
+    def _resolve(self, embeddings: Any, y: Any, y_task: Any, X_task: Any) -> tuple[Any, Any, Any]:
+        """Tell table, documents and labels apart, by who was given what."""
+        if isinstance(self.embeddings, DetachedTable):
+            raise ValueError(
+                f"embeddings is {self.embeddings!r}: a fitted compressor is pickled without its "
+                "table. To fit it again, set the table first: set_params(embeddings=table)."
+            )
+        given = [value for value in (embeddings, y, y_task, X_task) if value is not None]
+        if self.embeddings is None:
+            if embeddings is None:
+                raise ValueError(
+                    "There is no embedding table: fit(embeddings, X_task, y_task), or give it to "
+                    "the constructor, AdaptiveCodebookCompressor(embeddings=table)."
+                )
+            if X_task is None and y_task is None:
+                return embeddings, None, y
+            return (embeddings, *self._both(X_task, y, y_task))
+        if len(given) > 2:
+            raise ValueError(
+                "The embedding table came twice, to the constructor and to fit. With the table in "
+                "the constructor, fit takes the task alone: fit(X_task, y_task)."
+            )
+        if not given:
+            return self.embeddings, None, None
+        documents = embeddings if X_task is None else X_task
+        return (self.embeddings, *self._both(documents, None, y if y_task is None else y_task))
+
+    @staticmethod
+    def _both(X_task: Any, y: Any, y_task: Any) -> tuple[Any, Any]:
+        """Documents and labels; `y` is whichever of them is still missing."""
+        if X_task is None:
+            X_task = y
+        elif y_task is None:
+            y_task = y
+        if X_task is None or y_task is None:
+            missing = "X_task" if X_task is None else "y_task"
+            raise ValueError(
+                f"requires y to be passed, but the target y is None: {missing} is missing. A task "
+                "needs both its documents X_task and their labels y_task."
+            )
+        return X_task, y_task
+
+    def _note_features(self, source: Any, table: EmbeddingTable) -> None:
+        if is_frame(source):
+            validate_data(self, source, skip_check_array=True)
+        else:
+            # A table fitted before may have had names.
+            self.__dict__.pop("feature_names_in_", None)
+            self.n_features_in_ = table.n_dims
+
+    def _task(self, table: EmbeddingTable, documents: Any, labels: Any, seed: int) -> Task | None:
+        """Make arrays of the task; rows that have labels are documents of one word each."""
+        if labels is None:
+            return None
+        if documents is None:
+            self._check_row_labels(table, labels)
+            counts = sparse.csr_matrix(sparse.eye_array(table.n_words, dtype=np.float32))
+        else:
+            counts = document_counts(
+                documents,
+                table.index,
+                table.n_words,
+                tokenizer=self.tokenizer,
+                lowercase=self.lowercase,
+            )
+        if counts.nnz == 0:
+            raise ValueError(
+                "X_task holds no word of the embedding table, so there is nothing to learn from. "
+                "Are they in the same language, and in the same case? lowercase="
+                f"{self.lowercase}."
+            )
+        classes = _class_numbers(labels, counts.shape[0])
+        from skadacomp._learning import Task
+
+        average = documents is None or self.pooling == "mean"
+        return Task(counts, classes, *self._held_out(classes, seed), average=average)
+
+    @staticmethod
+    def _check_row_labels(table: EmbeddingTable, labels: Any) -> None:
+        if n_documents(labels) != table.n_words:
+            raise ValueError(
+                f"y has {n_documents(labels)} entries and the table {table.n_words} rows: y alone "
+                "is one label for each row. For a task of documents pass both, "
+                "fit(embeddings, X_task, y_task)."
+            )
+
+    def _held_out(
+        self, classes: NDArray[np.int64], seed: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Cut the documents into those that train and those that say when to stop."""
+        everything = np.arange(len(classes))
+        n_held_out = int(len(classes) * self.validation_fraction)
+        if len(classes) < 20 or n_held_out == 0:
+            return everything, everything
+        counts = np.bincount(classes)
+        fits = counts.min() >= 2 and n_held_out >= len(counts) <= len(classes) - n_held_out
+        train, held_out = train_test_split(
+            everything, test_size=n_held_out, stratify=classes if fits else None, random_state=seed
+        )
+        return np.sort(train), np.sort(held_out)
+
+    def _settings(self, sizes: SizeModel, seed: int) -> Settings:
+        from skadacomp._learning import Settings
+
+        return Settings(
+            rate=sizes.rate(count_words=self.max_bytes is not None),
+            n_codewords=self.n_codewords,
+            size_penalty=self.size_penalty,
+            budget=sizes.budget(bits_per_word=self.bits_per_word, max_bytes=self.max_bytes),
+            reconstruction_weight=self.reconstruction_weight,
+            learning_rate=self.learning_rate,
+            max_iter=self.max_iter,
+            patience=self.n_iter_no_change,
+            seed=seed,
+            device=self.device,
+            verbose=bool(self.verbose),
+        )
+
+    def _keep(
+        self, table: EmbeddingTable, candidates: tuple[int, ...], learned: Learned
+    ) -> None:
+        """Set the fitted attributes."""
+        for cache in _CACHES:
+            self.__dict__.pop(cache, None)
+        self.compressed_ = CompressedTable.from_codes(
+            learned.codes, learned.codebooks, learned.mean, table.words, code_lengths=candidates
+        )
+        self._encoder: RowEncoder = learned.encoder
+        self._row_index = RowIndex.of(table.vectors)
+        names = learned.history[0] if learned.history else {}
+        self.history_ = {name: np.array([h[name] for h in learned.history]) for name in names}
+        self.n_iter_ = len(learned.history)
+
+    def transform(self, X: Any) -> sparse.csr_matrix | NDArray[np.float32]:
+        """Give code features, or vectors, of documents or of words.
+
+        Parameters
+        ----------
+        X : documents, EmbeddingTable, or array-like of shape (n, n_dims)
+            Documents as in `fit` are pooled; of their words, those without a code are skipped. A
+            table or array gives one row a vector: the codes that this row of the fitted table
+            learned, or those that the encoder finds if it was not in it.
+
+        Returns
+        -------
+        csr_matrix of float32, shape (n, n_codebooks * n_codewords + 1)
+            Code features: the weight of each codeword of each codebook, then that of the mean
+            vector. A document with no known word is all zeros.
+        ndarray of float32, shape (n, n_dims)
+            The vectors, with ``output="vectors"``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is of no accepted type, or of the wrong shape.
+        """
+        check_is_fitted(self)
+        features = (
+            self._vector_features(X) if kind_of(X) == "vectors" else self._document_features(X)
+        )
+        return self._rebuild(features) if self.output == "vectors" else features
+
+    def inverse_transform(self, codes: Any) -> NDArray[np.float32]:
+        """Rebuild vectors from code features, with one product.
+
+        Parameters
+        ----------
+        codes : sparse matrix or array-like of shape (n, n_codebooks * n_codewords + 1)
+            What `transform` gave. With ``output="vectors"`` that is vectors already, which come
+            back as they are.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_dims)
+        """
+        check_is_fitted(self)
+        features = check_array(codes, accept_sparse="csr", dtype=np.float32, input_name="codes")
+        n_columns = len(self.get_feature_names_out())
+        if features.shape[1] != n_columns:
+            raise ValueError(
+                f"codes has {features.shape[1]} columns; what transform gives has {n_columns}."
+            )
+        return features if self.output == "vectors" else self._rebuild(features)
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[Any]:
+        """Name the columns that `transform` gives.
+
+        Parameters
+        ----------
+        input_features : array-like of str, shape (n_features_in_,), default=None
+            Only checked against the table's columns.
+
+        Returns
+        -------
+        ndarray of str
+            ``codebook0_codeword0`` and so on, then ``mean``; or ``dimension0`` and so on with
+            ``output="vectors"``.
+        """
+        check_is_fitted(self)
+        _check_feature_names_in(self, input_features)
+        if self.output == "vectors":
+            names = [f"dimension{i}" for i in range(self.n_features_in_)]
+        else:
+            books, words = self.compressed_.n_codebooks, self.compressed_.n_codewords
+            names = [f"codebook{m}_codeword{k}" for m in range(books) for k in range(words)]
+            names.append("mean")
+        return np.array(names, dtype=object)
+
+    @property
+    def code_lengths_(self) -> NDArray[np.int64]:
+        """Codes of each word, shape (n_words,)."""
+        return self.compressed_.code_lengths
+
+    @property
+    def codes_(self) -> NDArray[np.integer]:
+        """Codes of each word, -1 beyond its length, shape (n_words, n_codebooks)."""
+        return self.compressed_.codes
+
+    @property
+    def codebooks_(self) -> NDArray[np.float32]:
+        """Codewords as stored, shape (n_codebooks, n_codewords, n_dims)."""
+        return self.compressed_.codebooks
+
+    @property
+    def sizes_(self) -> dict[str, int]:
+        """Bytes of codes, lengths, codebooks and vocabulary."""
+        return self.compressed_.sizes
+
+    @property
+    def nbytes_(self) -> int:
+        """Bytes of codes, lengths and codebooks."""
+        return self.compressed_.nbytes
+
+    @property
+    def compression_ratio_(self) -> float:
+        """Bytes of the float32 table over `nbytes_`."""
+        return 4 * self.compressed_.n_words * self.compressed_.n_dims / self.nbytes_
+
+    def _document_features(self, X: Any) -> sparse.csr_matrix:
+        counts = document_counts(
+            X,
+            self._rows_of_words,
+            self.compressed_.n_words,
+            tokenizer=self.tokenizer,
+            lowercase=self.lowercase,
+        )
+        return pool(counts, self._word_features, self.pooling)
+
+    def _vector_features(self, X: Any) -> sparse.csr_matrix:
+        """Codes learned or, for rows that were not in the table, found by the encoder."""
+        if is_frame(X):
+            validate_data(self, X, reset=False, skip_check_array=True)
+        table = as_table(X)
+        if table.n_dims != self.n_features_in_:
+            raise ValueError(
+                f"X has {table.n_dims} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input."
+            )
+        rows = self._row_index.find(table.vectors)
+        codes = np.empty((len(rows), self.compressed_.n_codebooks), np.int32)
+        known = rows >= 0
+        codes[known] = self.compressed_.codes[rows[known]]
+        codes[~known], _ = self._encoder.encode(table.vectors[~known])
+        return code_matrix(codes, self.compressed_.n_codewords)
+
+    def _rebuild(self, features: Any) -> NDArray[np.float32]:
+        books = self.compressed_.codebooks  # (n_codebooks, n_codewords, n_dims)
+        parts = np.vstack([books.reshape(-1, books.shape[2]), self.compressed_.mean])
+        return np.asarray(features @ parts, dtype=np.float32)
+
+    @cached_property
+    def _word_features(self) -> sparse.csr_matrix:
+        """Code features of each row, nothing for a dropped word: documents skip it."""
+        codes = self.compressed_.codes
+        kept = sparse.diags_array((codes[:, 0] >= 0).astype(np.float32), format="csr")
+        return sparse.csr_matrix(kept @ code_matrix(codes, self.compressed_.n_codewords))
+
+    @cached_property
+    def _rows_of_words(self) -> dict[str, int] | None:
+        words = self.compressed_.words
+        if words is None:
+            return None
+        return dict(zip(words, np.flatnonzero(self.code_lengths_).tolist(), strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the table out of a fitted compressor's pickle.
+
+        Always there: parameters, `compressed_`, the encoder, history. Never: what is remade from
+        them. Optional: `embeddings`, kept until the compressor is fitted (a grid search sends
+        unfitted ones to its workers), and after that only where it is a path.
+        """
+        state = {**super().__getstate__()}
+        for cache in _CACHES:
+            state.pop(cache, None)
+        table = state.get("embeddings")
+        fitted = "compressed_" in state
+        if fitted and table is not None and not isinstance(table, (str, os.PathLike)):
+            state["embeddings"] = DetachedTable(self.compressed_.n_words, self.compressed_.n_dims)
+        return state
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "compressed_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        reads_documents = self.embeddings is not None
+        tags.input_tags.sparse = reads_documents
+        tags.input_tags.string = reads_documents
+        tags.input_tags.two_d_array = not reads_documents
+        tags.target_tags.required = reads_documents
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def _class_numbers(labels: Any, n_documents: int) -> NDArray[np.int64]:
+    """Number the classes from 0."""
+    values = column_or_1d(labels, warn=True)
+    if len(values) != n_documents:
+        raise ValueError(
+            f"y_task has {len(values)} labels for {n_documents} documents; it needs one for each."
+        )
+    check_classification_targets(values)
+    classes, numbers = np.unique(values, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y_task holds one class only, {classes[0]!r}; there must be two at least. To compress "
+            "without a task leave it out: fit(embeddings)."
+        )
+    return numbers.astype(np.int64)

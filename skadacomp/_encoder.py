@@ -1,0 +1,173 @@
+"""The encoder as arrays: vectors to codes with numpy alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skadacomp._table import row_fingerprints
+
+_CHUNK = 2**22  # numbers in the arrays worked on at once: bounds the memory at any table's size
+
+
+def chunks(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Cut ``range(n_rows)`` into slices of rows with about `_CHUNK` numbers each."""
+    size = max(256, _CHUNK // n_columns)
+    return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
+
+
+@dataclass(frozen=True)
+class RowEncoder:
+    """Greedy search for the codes of vectors.
+
+    A codeword's score is how much it lowers the squared error of what is still unexplained.
+
+    Parameters
+    ----------
+    projection : ndarray (n_dims, n_codebooks * n_codewords) float32
+        Scores of the codewords are ``vectors @ projection + offset``.
+    offset : ndarray (n_codebooks * n_codewords,) float32
+    overlap : ndarray (n_codebooks * n_codewords, n_codebooks * n_codewords) float32
+        What a chosen codeword (row) takes off the scores of those in later codebooks (column).
+    n_codewords : int
+        Codewords in a codebook.
+    """
+
+    projection: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    overlap: NDArray[np.float32]
+    n_codewords: int
+
+    @classmethod
+    def from_codebooks(
+        cls, codebooks: NDArray[np.floating], centre: NDArray[np.floating], metric: NDArray[np.floating]
+    ) -> RowEncoder:
+        """Build the encoder of codebooks that were learned in a linear image of the vectors.
+
+        Parameters
+        ----------
+        codebooks : ndarray (n_codebooks, n_codewords, n_image)
+        centre : ndarray (n_dims,)
+        metric : ndarray (n_dims, n_image)
+            A vector's image is ``(vector - centre) @ metric``.
+        """
+        flat = codebooks.reshape(-1, codebooks.shape[2]).astype(np.float64)
+        projection = 2 * metric.astype(np.float64) @ flat.T
+        offset = -centre.astype(np.float64) @ projection - (flat**2).sum(1)
+        arrays = (projection, offset, 2 * flat @ flat.T)
+        return cls(*(a.astype(np.float32) for a in arrays), codebooks.shape[1])
+
+    @property
+    def n_codebooks(self) -> int:
+        """Codes of a vector."""
+        return len(self.offset) // self.n_codewords
+
+    def encode(
+        self, vectors: NDArray[np.floating]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Find the codes of vectors, and what each code takes off the squared error.
+
+        Parameters
+        ----------
+        vectors : ndarray (n, n_dims)
+
+        Returns
+        -------
+        codes : ndarray (n, n_codebooks) int32
+        gains : ndarray (n, n_codebooks) float32
+            Decrease of the squared error, in the image in which the codebooks were learned.
+        """
+        codes = np.empty((len(vectors), self.n_codebooks), np.int32)
+        gains = np.empty(codes.shape, np.float32)
+        for part in chunks(len(vectors), len(self.offset)):
+            codes[part], gains[part] = self._encode(np.asarray(vectors[part]))
+        return codes, gains
+
+    def _encode(
+        self, vectors: NDArray[np.floating]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        # Products depend in their last bits on how many rows are multiplied together. Rounding
+        # doubles to float32 hides that, so that a row's codes do not depend on its company.
+        scores = vectors.astype(np.float64) @ self.projection.astype(np.float64) + self.offset
+        overlap = self.overlap.astype(np.float64)
+        codes = np.empty((len(vectors), self.n_codebooks), np.int32)
+        gains = np.empty(codes.shape, np.float32)
+        for m in range(self.n_codebooks):
+            here = slice(m * self.n_codewords, (m + 1) * self.n_codewords)
+            score = scores[:, here].astype(np.float32)
+            codes[:, m] = score.argmax(1)
+            gains[:, m] = score.max(1)
+            later = slice(here.stop, None)
+            scores[:, later] -= overlap[codes[:, m] + here.start, later]
+        return codes, gains
+
+
+_MOST_PICKLED = 2**15  # rows whose fingerprints a pickle still holds: 256 KB
+
+
+class RowIndex:
+    """Which row of the fitted table a vector is, without the table.
+
+    Parameters
+    ----------
+    fingerprints : ndarray (n_words,) of uint64
+        As `row_fingerprints` gives them, in row order.
+
+    Notes
+    -----
+    A pickle of a table of more than 32,768 rows would be mostly fingerprints, so it keeps one of
+    them all: there, the whole table is still known again, and single rows are taken as new.
+    """
+
+    def __init__(self, fingerprints: NDArray[np.uint64]) -> None:
+        self._whole = self._digest(fingerprints)
+        self._set(fingerprints)
+
+    def _set(self, fingerprints: NDArray[np.uint64]) -> None:
+        # Stable: of equal rows the first stands for all.
+        self._order = np.argsort(fingerprints, kind="stable")
+        self._sorted = fingerprints[self._order]
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.floating]) -> RowIndex:
+        """Index the rows of a table."""
+        return cls(row_fingerprints(vectors))
+
+    @staticmethod
+    def _digest(fingerprints: NDArray[np.uint64]) -> str:
+        return hashlib.sha256(np.ascontiguousarray(fingerprints, "<u8").tobytes()).hexdigest()
+
+    def find(self, vectors: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Rows of vectors, -1 for those that the table does not have.
+
+        Parameters
+        ----------
+        vectors : ndarray (n, n_dims)
+
+        Returns
+        -------
+        ndarray (n,) of int64
+        """
+        fingerprints = row_fingerprints(vectors)
+        if self._digest(fingerprints) == self._whole:
+            return np.arange(len(fingerprints))
+        if not len(self._sorted):
+            return np.full(len(fingerprints), -1)
+        at = np.minimum(np.searchsorted(self._sorted, fingerprints), len(self._sorted) - 1)
+        return np.where(self._sorted[at] == fingerprints, self._order[at], -1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The digest always; fingerprints in row order while they are few."""
+        few = len(self._sorted) <= _MOST_PICKLED
+        fingerprints = np.empty_like(self._sorted)
+        fingerprints[self._order] = self._sorted
+        return {"whole": self._whole, "fingerprints": fingerprints[: None if few else 0]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._whole = state["whole"]
+        self._set(state["fingerprints"])

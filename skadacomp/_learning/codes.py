@@ -1,0 +1,189 @@
+"""Step 2: each word learns its codes.
+
+The encoder is a linear layer tied to the decoder: its weights are the codewords. It scores the first
+codebook's codewords, takes the best, takes off what that codeword already explains, and goes on, so
+it is the residual quantizer's greedy search written as a network, and a gradient can pass through.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from skadacomp._codes import code_matrix
+from skadacomp._encoder import chunks
+
+Floats = NDArray[np.floating]
+
+
+def residual_kmeans(
+    points: torch.Tensor,
+    weights: torch.Tensor,
+    n_codebooks: int,
+    n_codewords: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Fit codebooks one after the other, each to what those before leave over.
+
+    Parameters
+    ----------
+    points : Tensor (n_points, n_dims)
+    weights : Tensor (n_points,)
+        How much each point counts, positive.
+
+    Returns
+    -------
+    Tensor (n_codebooks, n_codewords, n_dims)
+    """
+    left = points.clone()
+    codebooks = []
+    for _ in range(n_codebooks):
+        codewords = _kmeans(left, weights, n_codewords, generator)
+        left -= codewords[_nearest(left, codewords)]
+        codebooks.append(codewords)
+    return torch.stack(codebooks)
+
+
+def _kmeans(
+    points: torch.Tensor,
+    weights: torch.Tensor,
+    k: int,
+    generator: torch.Generator,
+    rounds: int = 12,
+) -> torch.Tensor:
+    """Weighted k-means, started as k-means++ does; scikit-learn's has no place in this room."""
+    centres = _spread(points, weights, k, generator)
+    for _ in range(rounds):
+        members = _nearest(points, centres)
+        mass = torch.zeros(k, device=points.device).index_add_(0, members, weights)
+        sums = torch.zeros_like(centres).index_add_(0, members, points * weights[:, None])
+        # A codeword that nobody chose stays where it is.
+        centres = torch.where(mass[:, None] > 0, sums / mass.clamp_min(1e-30)[:, None], centres)
+    return centres
+
+
+def _spread(
+    points: torch.Tensor, weights: torch.Tensor, k: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw k points far from one another (k-means++, Arthur and Vassilvitskii 2007)."""
+    chosen = [_draw(weights, generator)]
+    distance = ((points - points[chosen[0]]) ** 2).sum(1)
+    for _ in range(k - 1):
+        # Where all points coincide with a centre, any point serves.
+        mass = weights * distance
+        chosen.append(_draw(mass if mass.sum() > 0 else weights, generator))
+        distance = torch.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(1))
+    return points[chosen].clone()
+
+
+def _draw(mass: torch.Tensor, generator: torch.Generator) -> int:
+    """Draw one index with probability proportional to `mass`."""
+    heights = torch.cumsum(mass.double(), 0)
+    level = torch.rand(1, generator=generator, device=mass.device, dtype=torch.float64)
+    return int(torch.searchsorted(heights, level * heights[-1]).clamp_max(len(mass) - 1))
+
+
+def _nearest(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    return (2 * points @ centres.T - (centres**2).sum(1)).argmax(1)
+
+
+def refit_codebooks(
+    codes: NDArray[np.int32],
+    vectors: NDArray[np.floating],
+    mean: NDArray[np.floating],
+    trained: NDArray[np.floating],
+    pull: float = 1e-4,
+) -> NDArray[np.float32]:
+    """Fit the codebooks to the table by least squares, with the codes fixed.
+
+    Code features hold what the task learned whatever the codebooks are, so these may rebuild the
+    pretrained vectors as well as the codes allow.
+
+    Parameters
+    ----------
+    codes : ndarray (n_words, n_codebooks)
+        -1 beyond a word's length; words without any code are left out.
+    vectors : ndarray (n_words, n_dims)
+    mean : ndarray (n_dims,)
+    trained : ndarray (n_codebooks, n_codewords, n_dims)
+        Where codewords stay that the codes leave undecided.
+    pull : float
+        How strongly, as a part of the number of words.
+    """
+    n_codebooks, n_codewords, n_dims = trained.shape
+    n_columns = n_codebooks * n_codewords
+    gram, moment = np.zeros((n_columns, n_columns)), np.zeros((n_columns, n_dims))
+    kept = np.flatnonzero(codes[:, 0] >= 0)
+    for part in chunks(len(kept), n_dims):
+        rows = kept[part]
+        picks = code_matrix(codes[rows], n_codewords)[:, :-1].astype(np.float64)
+        gram += (picks.T @ picks).toarray()
+        moment += picks.T @ (vectors[rows] - mean)
+    ridge = pull * max(len(kept), 1)
+    gram[np.diag_indices(n_columns)] += ridge
+    fitted = np.linalg.solve(gram, moment + ridge * trained.reshape(n_columns, n_dims))
+    return fitted.reshape(trained.shape).astype(np.float32)
+
+
+class TiedEncoder(nn.Module):
+    """Codebooks that both encode and decode, with a hard choice forward and a soft one backward.
+
+    Parameters
+    ----------
+    codebooks : Tensor (n_codebooks, n_codewords, n_dims)
+        Where to start from.
+    sharpness : Tensor (n_codebooks,)
+        Inverse temperature of the soft choice in each codebook: one over the error left to it.
+    """
+
+    def __init__(self, codebooks: torch.Tensor, sharpness: torch.Tensor) -> None:
+        super().__init__()
+        self.codebooks = nn.Parameter(codebooks.clone())
+        self.register_buffer("sharpness", sharpness)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Choose a codeword in each codebook.
+
+        Parameters
+        ----------
+        inputs : Tensor (n_rows, n_dims)
+
+        Returns
+        -------
+        Tensor (n_rows, n_codebooks, n_codewords)
+            One-hot, with the gradient of a softmax.
+        """
+        n_codebooks, n_codewords, n_dims = self.codebooks.shape
+        flat = self.codebooks.reshape(-1, n_dims)
+        scores = 2 * inputs @ flat.T - (flat**2).sum(1)  # (n_rows, n_codebooks * n_codewords)
+        # What a chosen codeword takes off the scores of the codebooks after it.
+        overlap = (2 * flat @ flat.T).detach()
+        picks = []
+        taken = torch.zeros_like(scores)
+        for m in range(n_codebooks):
+            here = slice(m * n_codewords, (m + 1) * n_codewords)
+            score = scores[:, here] - taken[:, here]  # (n_rows, n_codewords)
+            best = score.argmax(1)
+            soft = functional.softmax(score * self.sharpness[m], 1)
+            hard = functional.one_hot(best, n_codewords).to(soft.dtype)
+            picks.append(hard + soft - soft.detach())
+            taken = taken + overlap[best + m * n_codewords]
+        return torch.stack(picks, 1)
+
+    def repulsion(self) -> torch.Tensor:
+        """Penalty on codewords that repeat those of another codebook: the mean squared cosine.
+
+        The orthogonality penalty of binary autoencoders (Tissier et al. 2019), on the codewords
+        less their codebook's mean, which tells no two words apart.
+        """
+        n_codebooks, n_codewords, n_dims = self.codebooks.shape
+        if n_codebooks == 1:
+            return self.codebooks.new_zeros(())
+        contrast = self.codebooks - self.codebooks.mean(1, keepdim=True)
+        unit = functional.normalize(contrast, dim=2).reshape(-1, n_dims)
+        book = torch.arange(len(unit), device=unit.device) // n_codewords
+        others = book[:, None] != book
+        return ((unit @ unit.T) ** 2)[others].mean()

@@ -1,0 +1,484 @@
+"""The whole of the learning, from a table and a task to lengths, codes and codebooks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from tqdm.auto import tqdm
+
+from skadacomp._encoder import RowEncoder, chunks
+from skadacomp._learning.codes import TiedEncoder, refit_codebooks, residual_kmeans
+from skadacomp._learning.heads import PooledClassifier
+from skadacomp._learning.lengths import (
+    Budget,
+    Choices,
+    LengthLogits,
+    Rate,
+    choose,
+    choose_within,
+    significance,
+)
+from skadacomp._learning.student import Student, Targets
+from skadacomp._learning.teacher import Split, Teacher, fine_tune
+from skadacomp._learning.trainer import Batch, Documents, Trainer, batch_size, pick_device
+
+_SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
+
+
+@dataclass(frozen=True)
+class Task:
+    """Documents with labels, cut into those that train and those that say when to stop.
+
+    Parameters
+    ----------
+    counts : csr_matrix (n_documents, n_words)
+        Weights of the words in each document.
+    labels : ndarray (n_documents,) of int64
+        Class numbers from 0.
+    train, held_out : ndarray of int64
+        Which documents are which.
+    average : bool
+        Whether a document's vector is the mean of its words' vectors, or else their sum.
+    """
+
+    counts: sparse.csr_matrix
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    average: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to learn; the estimator's parameters and what follows from them.
+
+    Parameters
+    ----------
+    rate : Rate
+        The candidates and what they cost.
+    n_codewords : int
+    size_penalty : float
+        Loss that one more bit a word, over the whole table, has to save. Used without a budget.
+    budget : Budget or None
+    reconstruction_weight : float
+    learning_rate : float
+    max_iter : int
+        Epochs of each stage at most.
+    patience : int
+    seed : int
+    device : str
+    verbose : bool
+    """
+
+    rate: Rate
+    n_codewords: int
+    size_penalty: float
+    budget: Budget | None
+    reconstruction_weight: float
+    learning_rate: float
+    max_iter: int
+    patience: int
+    seed: int
+    device: str
+    verbose: bool
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What learning found.
+
+    Parameters
+    ----------
+    choices : ndarray (n_words,) uint8
+        Which candidate length each word has.
+    codes : ndarray (n_words, n_codebooks) int32
+        -1 beyond a word's length.
+    codebooks : ndarray (n_codebooks, n_codewords, n_dims) float32
+    mean : ndarray (n_dims,)
+        The table's mean vector, which all codes are relative to.
+    encoder : RowEncoder
+        For vectors that were not in the table.
+    history : list of dict
+        Loss, task score and bits per word of each epoch.
+    """
+
+    choices: Choices
+    codes: NDArray[np.int32]
+    codebooks: NDArray[np.float32]
+    mean: NDArray[np.float64]
+    encoder: RowEncoder
+    history: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Space:
+    """A linear image of the vectors in which distances count as the task's head counts them.
+
+    Parameters
+    ----------
+    centre : ndarray (n_dims,)
+    metric : ndarray (n_dims, n_dims)
+        An image is ``(vector - centre) @ metric``; the rows' weighted mean square there is 1.
+    """
+
+    centre: NDArray[np.float64]
+    metric: NDArray[np.float64]
+
+    def image(self, vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Map vectors into the space."""
+        return ((vectors - self.centre) @ self.metric).astype(np.float32)
+
+
+def find_space(
+    vectors: NDArray[np.floating],
+    weights: NDArray[np.float64],
+    gram: NDArray[np.floating] | None,
+    floor: float = 0.05,
+) -> Space:
+    """Weigh each direction by how much the head reads it, and none by less than `floor`.
+
+    Parameters
+    ----------
+    gram : ndarray (n_dims, n_dims) or None
+        The head's metric, largest eigenvalue 1; None weighs all directions alike.
+    """
+    n_dims = vectors.shape[1]
+    centre, energy = np.zeros(n_dims), np.zeros((n_dims, n_dims))
+    for part in chunks(len(vectors), n_dims):
+        block = vectors[part].astype(np.float64)
+        centre += weights[part] @ block
+        energy += (block * weights[part, None]).T @ block
+    energy -= np.outer(centre, centre)
+    values, axes = np.linalg.eigh(np.eye(n_dims) if gram is None else gram + floor * np.eye(n_dims))
+    root = (axes * np.sqrt(values)) @ axes.T
+    total = np.trace(root @ energy @ root)
+    return Space(centre, root / np.sqrt(total) if total > 0 else root)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A table with some rows replaced, without a copy of it.
+
+    Parameters
+    ----------
+    vectors : ndarray (n_words, n_dims)
+    rows : ndarray (n_replaced,) of int64
+        Ascending.
+    values : ndarray (n_replaced, n_dims)
+    """
+
+    vectors: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the table."""
+        return self.vectors.shape
+
+    def __getitem__(self, part: slice) -> NDArray[np.float32]:
+        block = np.array(self.vectors[part], dtype=np.float32)
+        first, last = np.searchsorted(self.rows, (part.start, part.stop))
+        block[self.rows[first:last] - part.start] = self.values[first:last]
+        return block
+
+    def rows_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Take single rows."""
+        block = np.array(self.vectors[rows], dtype=np.float32)
+        replaced = np.isin(rows, self.rows)
+        block[replaced] = self.values[np.searchsorted(self.rows, rows[replaced])]
+        return block
+
+
+def learn(vectors: NDArray[np.float32], task: Task | None, settings: Settings) -> Learned:
+    """Learn lengths, codes and codebooks for a table, on a task or for reconstruction alone.
+
+    Parameters
+    ----------
+    vectors : ndarray (n_words, n_dims) float32
+        Rows in order of word frequency where there is a task.
+    task : Task or None
+    settings : Settings
+    """
+    n_stages = 2 if task is None else 3
+    with tqdm(
+        total=n_stages * settings.max_iter,
+        disable=not settings.verbose,
+        desc="learning",
+        unit="epoch",
+    ) as bar:
+        return _Learner(vectors, task, settings, bar).run()
+
+
+class _Learner:
+    """The stages of `learn`, and what they share."""
+
+    def __init__(
+        self, vectors: NDArray[np.float32], task: Task | None, settings: Settings, bar: tqdm
+    ) -> None:
+        self.vectors, self.task, self.settings, self.bar = vectors, task, settings, bar
+        self.n_words = len(vectors)
+        self.candidates = np.array(settings.rate.candidates)
+        self.n_codebooks = int(self.candidates[-1])
+        self.multiplier = settings.size_penalty / self.n_words
+        self.device = pick_device(settings.device)
+        self.random = np.random.default_rng(settings.seed)
+        self.generator = torch.Generator(self.device).manual_seed(settings.seed)
+        self.history: list[dict[str, float]] = []
+
+    def run(self) -> Learned:
+        """Go through the stages."""
+        if self.task is None:
+            self._prepare_reconstruction()
+        else:
+            self._prepare_task(self.task)
+        student = self._start()
+        self._stage(student, lengths_move=True)
+        self._harden(student)
+        self._stage(student, lengths_move=False)
+        return self._finish(student)
+
+    def _prepare_reconstruction(self) -> None:
+        """Without a task every row counts alike, and a sample of rows stands for the table."""
+        n_active = min(self.n_words, _SAMPLE)
+        self.active = np.sort(self.random.choice(self.n_words, n_active, replace=False))
+        self.teacher: Teacher | None = None
+        self.table = Overlay(self.vectors, self.active[:0], self.vectors[:0])
+        self.significance = np.full(self.n_words, 1 / self.n_words)
+        self.space = find_space(self.table, self.significance, None)
+        # Each row is a document of its own; all of them train, for they are what is to be rebuilt.
+        rows = sparse.csr_matrix(sparse.eye_array(n_active, dtype=np.float32))
+        documents = Documents(rows, np.zeros(n_active, np.int64))
+        self.split = Split(documents, documents, average=True, n_classes=0)
+
+    def _prepare_task(self, task: Task) -> None:
+        """Fine-tune at full precision; what the head reads then says which distances count."""
+        self.active = np.unique(task.counts.indices).astype(np.int64)
+        weights = task.counts[:, self.active]
+        totals = np.asarray(abs(weights).sum(1)).ravel()
+        # Documents weigh about 1 whatever the pooling, so that one learning rate fits all.
+        scale = totals if task.average else np.full(len(totals), totals[task.train].mean())
+        weights = sparse.csr_matrix(sparse.diags_array(1 / np.maximum(scale, 1e-12)) @ weights)
+        parts = (
+            Documents(weights[i].astype(np.float32), task.labels[i])
+            for i in (task.train, task.held_out)
+        )
+        self.split = Split(*parts, average=task.average, n_classes=int(task.labels.max()) + 1)
+        self.significance = significance(task.counts[task.train], self.n_words)
+        self.teacher = self._fine_tune()
+        self.table = Overlay(self.vectors, self.active, _array(self.teacher.vectors))
+        self.space = find_space(self.table, self.significance, _array(self.teacher.head.metric()))
+
+    def _fine_tune(self) -> Teacher:
+        self.bar.set_description("fine-tuning")
+        return fine_tune(
+            self.vectors[self.active],
+            self.split,
+            Trainer(self.settings.patience, self.bar),
+            n_epochs=self.settings.max_iter,
+            random=self.random,
+            device=self.device,
+        )
+
+    def _start(self) -> Student:
+        """Take codes from residual k-means, and lengths from rate and distortion."""
+        sample = self.active
+        if self.n_words > len(sample):
+            others = self.random.choice(self.n_words, min(self.n_words, _SAMPLE), replace=False)
+            sample = np.union1d(sample, others)
+        codebooks = residual_kmeans(
+            self._images(sample),
+            self._tensor(self.significance[sample]),
+            self.n_codebooks,
+            self.settings.n_codewords,
+            self.generator,
+        )
+        _, errors = self._encode_table(self._row_encoder(codebooks))
+        self._choose(errors[:, self.candidates])
+        # A codeword is chosen as softly as the error left at its codebook is large.
+        left = errors[:, :-1].sum(0) / max(errors[:, 0].sum(), 1e-12)
+        encoder = TiedEncoder(codebooks, self._tensor(1 / np.maximum(left, 1e-6)))
+        return self._student(encoder, errors[:, self.candidates])
+
+    def _student(self, encoder: TiedEncoder, cost: NDArray[np.float64]) -> Student:
+        """Put the model together that training starts from."""
+        rate = self.settings.rate
+        total = (cost + self.multiplier * rate.bits(self.choices))[self.active]
+        excess = (total - total.min(1, keepdims=True)) / self.multiplier
+        targets = Targets(
+            self._images(self.active),
+            self._tensor(self.space.centre @ self.space.metric),
+            self._tensor(self.significance[self.active]),
+        )
+        lengths = LengthLogits(self._tensor(excess), rate.candidates, self.n_codebooks)
+        weight = self.settings.reconstruction_weight
+        return Student(targets, encoder, lengths, self._head(), weight).to(self.device)
+
+    def _head(self) -> PooledClassifier | None:
+        """Let the teacher's head read the space's vectors."""
+        if self.teacher is None:
+            return None
+        head = copy.deepcopy(self.teacher.head)
+        weight = _array(head.linear.weight) @ np.linalg.inv(self.space.metric)
+        with torch.no_grad():
+            head.linear.weight.copy_(self._tensor(weight))
+        return head
+
+    def _choose(self, cost: NDArray[np.float64]) -> None:
+        """Choose lengths at the budget, or at the penalty's price of a bit."""
+        rate, budget = self.settings.rate, self.settings.budget
+        if budget is None:
+            self.choices = choose(cost, rate, self.multiplier)
+        else:
+            self.choices, self.multiplier = choose_within(cost, rate, budget)
+
+    def _stage(self, student: Student, *, lengths_move: bool) -> None:
+        """Train the student: in step 1 its lengths and codes, in step 2 its codes."""
+        settings = self.settings
+        self.bar.set_description("lengths" if lengths_move else "codes")
+        bits = self._tensor(self.multiplier * settings.rate.bits(self.choices)[self.active])
+        taught = self._teach()
+
+        def size() -> torch.Tensor:
+            expected = (student.lengths.probabilities() * bits).sum()
+            return expected if lengths_move else torch.zeros((), device=self.device)
+
+        def losses(epoch: int) -> Iterator[torch.Tensor]:
+            # The temperature falls from 1.0 to 0.3, so that samples come to be the best lengths.
+            heat = 0.3 ** (epoch / max(settings.max_iter - 1, 1)) if lengths_move else None
+            order = self.random.permutation(len(self.split.train))
+            for batch in self.split.train.batches(batch_size(len(order)), self.device, order):
+                told = None if taught is None else taught[batch.documents]
+                yield student.loss(batch, heat, self.generator, told)[0] + size()
+
+        optimizer = torch.optim.Adam(self._parameters(student))
+        trainer = Trainer(settings.patience, self.bar, self.history)
+        trainer.run(
+            student,
+            optimizer,
+            settings.max_iter,
+            losses,
+            lambda: self._evaluate(student, size),
+        )
+
+    @torch.no_grad()
+    def _teach(self) -> torch.Tensor | None:
+        """Let the teacher score the training documents, (n_documents, n_classes)."""
+        if self.teacher is None:
+            return None
+        return torch.cat([self.teacher(b) for b in self.split.train.batches(256, self.device)])
+
+    def _parameters(self, student: Student) -> list[dict[str, Any]]:
+        """Give the words' inputs a third of the learning rate of all else."""
+        rate = self.settings.learning_rate
+        groups = [{"params": [student.inputs], "lr": rate / 3}] if self.teacher else []
+        parts = [p for name, p in student.named_parameters() if name != "inputs"]
+        return [{"params": parts, "lr": rate}, *groups]
+
+    @torch.no_grad()
+    def _evaluate(self, student: Student, size: Callable[[], torch.Tensor]) -> dict[str, float]:
+        """Loss, score and bits per word with every word at its best length."""
+        n_documents = len(self.split.held_out)
+        loss, score = size().item(), 0.0
+        for batch in self.split.held_out.batches(256, self.device):
+            share = len(batch.labels) / n_documents
+            part, hits = student.loss(batch, None, self.generator)
+            loss += share * part.item()
+            score += share * (hits or 0.0)
+        choices = self.choices.copy()
+        choices[self.active] = student.lengths.best().cpu().numpy()
+        bits = self.settings.rate.code_bits(choices) / self.n_words
+        scored = {} if student.head is None else {"task_score": score}
+        return {"loss": loss, **scored, "bits_per_word": bits}
+
+    @torch.no_grad()
+    def _harden(self, student: Student) -> None:
+        """Fix each word's length, and meet the budget with what training has learned."""
+        _, errors = self._encode(student)
+        cost = errors[:, self.candidates]
+        # A logit is twice a cost in bits, see LengthLogits.
+        cost[self.active] -= self.multiplier / 2 * _array(student.lengths.learned)
+        self._choose(cost)
+        chosen = torch.as_tensor(self.choices[self.active].astype(np.int64), device=self.device)
+        student.lengths.choices = chosen
+
+    @torch.no_grad()
+    def _encode(self, student: Student) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Codes and errors of the whole table, the active words from their trained inputs."""
+        codebooks = student.encoder.codebooks.detach()
+        codes, errors = self._encode_table(self._row_encoder(codebooks))
+        if self.teacher is None:
+            return codes, errors
+        for part in chunks(len(self.active), self.n_codebooks * codebooks.shape[1]):
+            picked = student.encoder(student.inputs[part]).argmax(2)  # (n_rows, n_codebooks)
+            words = torch.stack([b[p] for b, p in zip(codebooks, picked.T, strict=True)], 1)
+            left = student.targets.images[part, None] - words.cumsum(1)
+            rows = self.active[part]
+            codes[rows] = picked.cpu().numpy()
+            errors[rows, 1:] = _array((left**2).sum(2)) * self.significance[rows, None]
+        return codes, errors
+
+    def _encode_table(
+        self, encoder: RowEncoder
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Encode every row of the fine-tuned table.
+
+        Returns
+        -------
+        codes : ndarray (n_words, n_codebooks) int32
+        errors : ndarray (n_words, n_codebooks + 1) float64
+            Each word's significance times its squared error with that many codes; the first column
+            sums to 1 over the table.
+        """
+        codes = np.empty((self.n_words, self.n_codebooks), np.int32)
+        errors = np.empty((self.n_words, self.n_codebooks + 1))
+        for part in chunks(self.n_words, self.n_codebooks * self.settings.n_codewords):
+            block = self.table[part]
+            codes[part], gains = encoder.encode(block)
+            errors[part, 0] = (self.space.image(block) ** 2).sum(1)
+            errors[part, 1:] = errors[part, :1] - gains.cumsum(1)
+        return codes, errors * self.significance[:, None]
+
+    def _row_encoder(self, codebooks: torch.Tensor) -> RowEncoder:
+        return RowEncoder.from_codebooks(_array(codebooks), self.space.centre, self.space.metric)
+
+    def _images(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Rows of the fine-tuned table in the space; `rows` ascending."""
+        return self._tensor(self.space.image(self.table.rows_at(rows)))
+
+    def _finish(self, student: Student) -> Learned:
+        """Fix the codes and fit the codebooks once more."""
+        codes, _ = self._encode(student)
+        lengths = self.candidates[self.choices]
+        codes[np.arange(self.n_codebooks) >= lengths[:, None]] = -1
+        codebooks = student.encoder.codebooks.detach()
+        mean = self.vectors.mean(0, dtype=np.float64)
+        trained = _array(codebooks) @ np.linalg.inv(self.space.metric)
+        # Training saw the vectors from its own centre. Every word with a code has one in the first
+        # codebook, so that carries the difference.
+        trained[0] += self.space.centre - mean
+        return Learned(
+            choices=self.choices,
+            codes=codes,
+            codebooks=refit_codebooks(codes, self.vectors, mean, trained),
+            mean=mean,
+            encoder=self._row_encoder(codebooks),
+            history=self.history,
+        )
+
+    def _tensor(self, values: Any) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(values, np.float32), device=self.device)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float64]:
+    return tensor.detach().cpu().numpy().astype(np.float64)

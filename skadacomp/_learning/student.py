@@ -1,0 +1,117 @@
+"""The compressed model in training: encoder, lengths and head together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from skadacomp._learning.codes import TiedEncoder
+from skadacomp._learning.heads import PooledClassifier
+from skadacomp._learning.lengths import LengthLogits
+from skadacomp._learning.trainer import Batch
+
+_REPULSION = 1e-3  # weight of the penalty on repeated codewords: a nudge, not a goal
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the words' vectors should be, in the image in which distances count for the task.
+
+    Parameters
+    ----------
+    images : Tensor (n_active, n_dims)
+        Vectors of the active words, as seen from `centre`.
+    centre : Tensor (n_dims,)
+    weights : Tensor (n_active,)
+        How much each word's error counts.
+    """
+
+    images: torch.Tensor
+    centre: torch.Tensor
+    weights: torch.Tensor
+
+
+class Student(nn.Module):
+    """Words as variable-length codes, and a head that reads them.
+
+    Parameters
+    ----------
+    targets : Targets
+    encoder : TiedEncoder
+    lengths : LengthLogits
+    head : PooledClassifier or None
+        None without a task.
+    reconstruction_weight : float
+        Of the reconstruction error beside the task's loss.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        encoder: TiedEncoder,
+        lengths: LengthLogits,
+        head: PooledClassifier | None,
+        reconstruction_weight: float,
+    ) -> None:
+        super().__init__()
+        self.targets, self.encoder, self.lengths, self.head = targets, encoder, lengths, head
+        self.reconstruction_weight = reconstruction_weight
+        # With a task each word may move away from its vector to reach a better code; without one
+        # the vector is all there is to encode.
+        self.inputs = nn.Parameter(targets.images.clone(), requires_grad=head is not None)
+
+    def words(
+        self, rows: torch.Tensor, heat: float | None, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rebuild words from their codes.
+
+        Parameters
+        ----------
+        rows : Tensor (n_rows,)
+        heat : float or None
+            Temperature at which lengths are sampled; None takes the best ones.
+
+        Returns
+        -------
+        vectors : Tensor (n_rows, n_dims)
+            As seen from the targets' centre.
+        kept : Tensor (n_rows,)
+            0 for the words that have no code.
+        """
+        picks = self.encoder(self.inputs[rows])  # (n_rows, n_codebooks, n_codewords)
+        gates, kept = self.lengths(rows, heat, generator)  # (n_rows, n_codebooks), (n_rows,)
+        gated = (picks * gates[:, :, None]).flatten(1)
+        return gated @ self.encoder.codebooks.flatten(0, 1), kept
+
+    def loss(
+        self,
+        batch: Batch,
+        heat: float | None,
+        generator: torch.Generator,
+        taught: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, float | None]:
+        """Loss of a batch on the task and on reconstruction, and its task score.
+
+        Parameters
+        ----------
+        taught : Tensor (n_documents, n_classes) or None
+            The teacher's scores; half of the task's loss is then the distance from them.
+        """
+        vectors, kept = self.words(batch.rows, heat, generator)
+        error = self._error(vectors, batch.rows) + _REPULSION * self.encoder.repulsion()
+        if self.head is None:
+            return error, None
+        placed = vectors + kept[:, None] * self.targets.centre
+        scores = self.head(placed, kept, batch)
+        task = self.head.loss(scores, batch.labels)
+        if taught is not None:
+            task = (task + self.head.distillation(scores, taught)) / 2
+        return task + self.reconstruction_weight * error, self.head.score(scores, batch.labels)
+
+    def _error(self, vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Weighted squared error; the targets' weighted mean square is 1, so it is relative."""
+        error = ((vectors - self.targets.images[rows]) ** 2).sum(1)
+        weights = self.targets.weights[rows]
+        return (error * weights).sum() / weights.sum()

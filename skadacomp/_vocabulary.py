@@ -1,0 +1,445 @@
+"""Vocabulary: a sorted set of words in few bytes, looked up where it lies.
+
+Words are sorted by their utf-8 bytes and cut into blocks. The first word of a block stands in
+full; each further one gives how many bytes it shares with the word before it, then its remaining
+bytes. Byte values that this text does not use stand for frequent pairs of symbols (byte pair
+encoding), so a block is expanded with one table look-up a byte. A look-up searches the first words
+of the blocks, expands one block, and reads nothing else: the buffers may be memory maps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skadacomp._codes import pack, packed_nbytes, unpack, unpack_one
+
+# Words of one block. On 30,000 words, 64 would save 2 % of the bytes and slow a look-up by a
+# fifth; 16 would cost 4 % and gain less.
+_BLOCK = 32
+# utf-8 has no byte from 0xF5 on. In the expanded text these bytes part two words and tell how many
+# bytes the second takes over: the sum of (byte - 0xF5) over the run of them.
+_SHARED_NONE, _SHARED_MOST = 0xF5, 0xFF
+_SEPARATOR = re.compile(rb"([\xf5-\xff]+)")
+# A symbol stands for at most this many bytes, which bounds what a damaged file can expand to.
+_MAX_EXPANSION = 64
+# A merge takes 3 bytes itself, so a pair must occur more often than that.
+_MERGE_NBYTES = 3
+# Bytes of text that the pairs are counted on; a larger vocabulary is sampled evenly.
+_SAMPLE = 1 << 18
+# From this share of the words on, expanding every block is cheaper than looking each word up.
+_BULK = 1 / 16
+
+_TENSORS = {"words": 1, "word_offsets": 1, "word_slots": 1, "word_merges": 2}  # name: dimensions
+
+
+class Vocabulary:
+    """Immutable set of distinct words, each with an integer slot.
+
+    Make one with `build`, or with `from_tensors` from the arrays that `tensors` gives.
+
+    Parameters
+    ----------
+    tensors : mapping of str to ndarray
+        See `tensors`.
+    n_words : int
+        Number of words.
+
+    Raises
+    ------
+    ValueError
+        If the tensors do not fit each other or `n_words`.
+    """
+
+    def __init__(self, tensors: Mapping[str, NDArray[np.uint8]], n_words: int) -> None:
+        _check_tensors(tensors, n_words)
+        self._n_words = n_words
+        self._text = tensors["words"]
+        self._offsets = tensors["word_offsets"]
+        self._slots = tensors["word_slots"]
+        self._merges = tensors["word_merges"]
+        self._expansions = _expansions(self._merges)
+        self._slot_of: dict[str, int] | None = None
+
+    @classmethod
+    def build(cls, words: Sequence[str], slots: ArrayLike) -> Vocabulary:
+        """Make a vocabulary.
+
+        Parameters
+        ----------
+        words : sequence of str
+            Distinct words, in any order; any text is a word, the empty one too.
+        slots : array-like of shape (n_words,), int
+            The slot of each word: a permutation of range(n_words).
+
+        Raises
+        ------
+        TypeError
+            If a word is not a str.
+        ValueError
+            If a word repeats or the slots are no permutation.
+        """
+        slot_array = np.asarray(slots, np.int64)
+        n_words = len(words)
+        if not np.array_equal(np.sort(slot_array), np.arange(n_words)):
+            raise ValueError(f"slots must be a permutation of range({n_words})")
+        encoded = _encoded(words)
+        order = sorted(range(n_words), key=encoded.__getitem__)
+        packed = _pack_text([encoded[row] for row in order])
+        tensors = {
+            "words": packed.text,
+            "word_offsets": pack(packed.starts, _offset_width(packed.text.size)),
+            "word_slots": pack(slot_array[order], _slot_width(n_words)),
+            "word_merges": packed.merges,
+        }
+        return cls(tensors, n_words)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[np.uint8]], n_words: int) -> Vocabulary:
+        """Make a vocabulary on the arrays that `tensors` gave, which are not copied.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not fit each other or `n_words`. Text that is damaged in itself shows
+            when it is read: `slots`, `words` and `in` then raise ValueError.
+        """
+        return cls(tensors, n_words)
+
+    def tensors(self) -> dict[str, NDArray[np.uint8]]:
+        """Give all that there is to store: flat uint8 arrays, and merges of shape (n_merges, 3)."""
+        return {
+            "words": self._text,
+            "word_offsets": self._offsets,
+            "word_slots": self._slots,
+            "word_merges": self._merges,
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+    def __len__(self) -> int:
+        return self._n_words
+
+    def __contains__(self, word: object) -> bool:
+        return isinstance(word, str) and self.slot(word) >= 0
+
+    def __repr__(self) -> str:
+        return f"Vocabulary(n_words={self._n_words}, nbytes={self.nbytes})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The cache of the bulk path is left out; memory maps become arrays.
+        copies = {name: np.array(tensor) for name, tensor in self.tensors().items()}
+        return {"tensors": copies, "n_words": self._n_words}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def slot(self, word: str) -> int:
+        """Slot of one word, -1 if it is unknown.
+
+        Raises
+        ------
+        ValueError
+            If the stored text is damaged.
+        """
+        if self._slot_of is not None:
+            return self._slot_of.get(word, -1)
+        if self._n_words == 0:
+            return -1
+        key = word.encode("utf-8", "surrogatepass")
+        block = self._block_of(key)
+        for rank, known in enumerate(self._block_words(block), start=block * _BLOCK):
+            if known == key:
+                return self._checked(unpack_one(self._slots, _slot_width(self._n_words), rank))
+            if known > key:
+                break
+        return -1
+
+    def slots(self, words: Sequence[str]) -> NDArray[np.int64]:
+        """Slots of many words.
+
+        Parameters
+        ----------
+        words : sequence of str
+
+        Returns
+        -------
+        ndarray of shape (len(words),), int64
+            -1 where a word is unknown. If `words` are many beside the vocabulary, all of it is
+            expanded once and kept in memory (not in pickles) as a dict.
+
+        Raises
+        ------
+        ValueError
+            If the stored text is damaged.
+        """
+        if self._slot_of is None and len(words) > max(_BLOCK, self._n_words * _BULK):
+            self._slot_of = {word: slot for slot, word in enumerate(self.words())}
+        return np.fromiter(map(self.slot, words), np.int64, count=len(words))
+
+    def words(self) -> list[str]:
+        """All words as a list of str, in the order of their slots.
+
+        Raises
+        ------
+        ValueError
+            If the stored text is damaged.
+        """
+        slots = unpack(self._slots, _slot_width(self._n_words), np.arange(self._n_words)).tolist()
+        in_order: list[str | None] = [None] * self._n_words
+        for block in range(_n_blocks(self._n_words)):
+            known = list(self._block_words(block))
+            first = block * _BLOCK
+            for slot, word in zip(slots[first : first + _BLOCK], known, strict=True):
+                in_order[self._checked(slot)] = word.decode("utf-8", "surrogatepass")
+        words = [word for word in in_order if word is not None]
+        if len(words) != self._n_words:
+            raise ValueError("vocabulary: two words have one slot")
+        return words
+
+    def _checked(self, slot: int) -> int:
+        if slot >= self._n_words:
+            raise ValueError(f"vocabulary: slot {slot}, but there are {self._n_words}")
+        return slot
+
+    def _offset(self, block: int) -> int:
+        return unpack_one(self._offsets, _offset_width(self._text.size), block)
+
+    def _expand(self, begin: int, end: int) -> bytes:
+        expansions = self._expansions
+        return b"".join([expansions[symbol] for symbol in self._text[begin:end].tobytes()])
+
+    def _block_of(self, key: bytes) -> int:
+        """Last block whose first word is not above `key`; 0 if there is none."""
+        low, high = 0, _n_blocks(self._n_words)
+        while high - low > 1:
+            middle = (low + high) // 2
+            begin = self._offset(middle)
+            # A symbol is a byte at least, and one byte past the key's length decides.
+            head = self._expand(begin, begin + len(key) + 1)
+            if _SEPARATOR.split(head, 1)[0] <= key:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _block_words(self, block: int) -> Iterator[bytes]:
+        """Words of one block as utf-8, in sorted order."""
+        last = block + 1 == _n_blocks(self._n_words)
+        end = self._text.size if last else self._offset(block + 1)
+        parts = _SEPARATOR.split(self._expand(self._offset(block), end))
+        expected = min(_BLOCK, self._n_words - block * _BLOCK)
+        if len(parts) != 2 * expected - 1:
+            raise ValueError(
+                f"vocabulary: block {block} holds {len(parts) // 2 + 1} words, not {expected}"
+            )
+        word = parts[0]
+        yield word
+        for separator, rest in zip(parts[1::2], parts[2::2], strict=True):
+            word = word[: sum(separator) - _SHARED_NONE * len(separator)] + rest
+            yield word
+
+
+def vocabulary_nbytes(words: Sequence[str]) -> int:
+    """Exact `nbytes` of the vocabulary that `Vocabulary.build` makes of these words.
+
+    Parameters
+    ----------
+    words : sequence of str
+        Distinct words.
+
+    Raises
+    ------
+    TypeError
+        If a word is not a str.
+    ValueError
+        If a word repeats.
+    """
+    packed = _pack_text(sorted(_encoded(words)))
+    offsets = packed_nbytes(packed.starts.size, _offset_width(packed.text.size))
+    slots = packed_nbytes(len(words), _slot_width(len(words)))
+    return packed.text.size + offsets + slots + packed.merges.nbytes
+
+
+class _PackedText(NamedTuple):
+    text: NDArray[np.uint8]  # (n_bytes,)
+    starts: NDArray[np.int64]  # (n_blocks,)
+    merges: NDArray[np.uint8]  # (n_merges, 3): new symbol, left, right
+
+
+def _n_blocks(n_words: int) -> int:
+    return -(-n_words // _BLOCK)
+
+
+def _offset_width(n_text: int) -> int:
+    return n_text.bit_length()
+
+
+def _slot_width(n_words: int) -> int:
+    return max(n_words - 1, 0).bit_length()
+
+
+def _encoded(words: Sequence[str]) -> list[bytes]:
+    encoded = []
+    for row, word in enumerate(words):
+        if not isinstance(word, str):
+            raise TypeError(f"word {row} must be a str, not {type(word).__name__}: {word!r}")
+        encoded.append(word.encode("utf-8", "surrogatepass"))
+    if len(set(encoded)) != len(encoded):
+        seen: set[bytes] = set()
+        for row, key in enumerate(encoded):
+            if key in seen:
+                raise ValueError(f"words must be distinct, but {words[row]!r} is there twice")
+            seen.add(key)
+    return encoded
+
+
+def _check_tensors(tensors: Mapping[str, NDArray[np.uint8]], n_words: int) -> None:
+    for name, n_dimensions in _TENSORS.items():
+        if name not in tensors:
+            raise ValueError(f"vocabulary: tensor {name!r} is missing")
+        tensor = tensors[name]
+        if tensor.dtype != np.uint8 or tensor.ndim != n_dimensions:
+            raise ValueError(
+                f"vocabulary: tensor {name!r} must be uint8 of {n_dimensions} dimensions, "
+                f"not {tensor.dtype} of shape {tensor.shape}"
+            )
+    width = _offset_width(tensors["words"].size)
+    shapes = {
+        "word_offsets": (packed_nbytes(_n_blocks(n_words), width),),
+        "word_slots": (packed_nbytes(n_words, _slot_width(n_words)),),
+        "word_merges": (len(tensors["word_merges"]), _MERGE_NBYTES),
+    }
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise ValueError(
+                f"vocabulary: tensor {name!r} has shape {tensors[name].shape}, "
+                f"but {n_words} words need {shape}"
+            )
+
+
+# ---------------------------------------------------------------------------------------------
+# Front coding
+
+
+def _front_coded(words: list[bytes]) -> tuple[bytes, NDArray[np.int64]]:
+    """Sorted words to text, and where in it each block starts."""
+    pieces: list[bytes] = []
+    starts, position, previous = [], 0, b""
+    for rank, word in enumerate(words):
+        if rank % _BLOCK == 0:
+            starts.append(position)
+            piece = word
+        else:
+            n_shared = _n_shared(previous, word)
+            piece = _separator(n_shared) + word[n_shared:]
+        pieces.append(piece)
+        position += len(piece)
+        previous = word
+    return b"".join(pieces), np.array(starts, np.int64)
+
+
+def _n_shared(first: bytes, second: bytes) -> int:
+    n_shared = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        n_shared += 1
+    return n_shared
+
+
+def _separator(n_shared: int) -> bytes:
+    most = _SHARED_MOST - _SHARED_NONE
+    if n_shared <= most:
+        return bytes([_SHARED_NONE + n_shared])
+    n_full, rest = divmod(n_shared, most)
+    return bytes([_SHARED_MOST] * n_full + ([_SHARED_NONE + rest] if rest else []))
+
+
+# ---------------------------------------------------------------------------------------------
+# Byte pair encoding
+
+
+def _pack_text(words: list[bytes]) -> _PackedText:
+    """Sorted words to what is stored of them."""
+    raw, starts = _front_coded(words)
+    text = np.frombuffer(raw, np.uint8)
+    is_start = np.zeros(text.size + 1, bool)  # one more: a block may be empty at the very end
+    is_start[starts] = True
+    is_start = is_start[: text.size]
+    unused = np.flatnonzero(np.bincount(text, minlength=256) == 0)
+    merges = _learn_merges(*_sampled(text, is_start, starts), unused.tolist())
+    for new, left, right in merges:
+        text, is_start = _merge(text, is_start, new, left, right)
+    block_starts = np.flatnonzero(is_start)
+    if text.size == 0:
+        block_starts = np.zeros(starts.size, np.int64)
+    return _PackedText(text, block_starts, np.array(merges, np.uint8).reshape(-1, _MERGE_NBYTES))
+
+
+def _sampled(
+    text: NDArray[np.uint8], is_start: NDArray[np.bool_], starts: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Every so many-th block, so that about `_SAMPLE` bytes are left to learn from."""
+    stride = -(-text.size // _SAMPLE)
+    if stride <= 1:
+        return text, is_start
+    block = np.searchsorted(starts, np.arange(text.size), side="right") - 1
+    kept = block % stride == 0
+    return text[kept], is_start[kept]
+
+
+def _learn_merges(
+    text: NDArray[np.uint8], is_start: NDArray[np.bool_], unused: list[int]
+) -> list[tuple[int, int, int]]:
+    """Give each unused symbol, in turn, to the pair of symbols that is most frequent by then."""
+    n_bytes = np.ones(256, np.int64)  # of what a symbol expands to
+    merges = []
+    for new in unused:
+        pairs = (text[:-1].astype(np.int64) << 8 | text[1:])[~is_start[1:]]
+        counts = np.bincount(pairs, minlength=1 << 16).reshape(256, 256)
+        counts[n_bytes[:, None] + n_bytes > _MAX_EXPANSION] = 0
+        left, right = divmod(int(counts.argmax()), 256)
+        if counts[left, right] <= _MERGE_NBYTES:
+            break
+        merges.append((new, left, right))
+        n_bytes[new] = n_bytes[left] + n_bytes[right]
+        text, is_start = _merge(text, is_start, new, left, right)
+    return merges
+
+
+def _merge(
+    text: NDArray[np.uint8], is_start: NDArray[np.bool_], new: int, left: int, right: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Put symbol `new` for each pair (left, right) that lies within a block."""
+    found = np.flatnonzero((text[:-1] == left) & (text[1:] == right) & ~is_start[1:])
+    if left == right and found.size:
+        # In a run of one symbol the pairs overlap: take every other one, from the run's start.
+        run_begins = np.flatnonzero(np.diff(found, prepend=-2) > 1)
+        run = np.searchsorted(run_begins, np.arange(found.size), side="right") - 1
+        found = found[(np.arange(found.size) - run_begins[run]) % 2 == 0]
+    merged = text.copy()
+    merged[found] = new
+    kept = np.ones(text.size, bool)
+    kept[found + 1] = False
+    return merged[kept], is_start[kept]
+
+
+def _expansions(merges: NDArray[np.uint8]) -> list[bytes]:
+    """For each of the 256 symbols, the bytes that it stands for."""
+    table = [bytes([symbol]) for symbol in range(256)]
+    for new, left, right in merges.tolist():
+        table[new] = table[left] + table[right]
+        if len(table[new]) > _MAX_EXPANSION:
+            raise ValueError(
+                f"vocabulary: symbol {new} expands to {len(table[new])} bytes, "
+                f"more than {_MAX_EXPANSION}"
+            )
+    return table
