@@ -1,9 +1,42 @@
 """Word-embedding tables hundreds of times smaller, with code lengths learned on your task."""
 
-from skadacomp._compressed import CompressedTable, FormatError
-from skadacomp._compressor import AdaptiveCodebookCompressor
-from skadacomp._table import EmbeddingTable
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skadacomp import datasets as datasets
+    from skadacomp import display as display
+    from skadacomp import metrics as metrics
+    from skadacomp._compressed import CompressedTable
+    from skadacomp._compressor import AdaptiveCodebookCompressor
+    from skadacomp._format import FormatError
+    from skadacomp._table import EmbeddingTable
 
 __all__ = ["AdaptiveCodebookCompressor", "CompressedTable", "EmbeddingTable", "FormatError"]
 
 __version__ = "0.1.0.dev0"
+
+# Loaded when first asked for, so that a shipped table is opened with numpy alone.
+_ROOM_OF = {
+    "AdaptiveCodebookCompressor": "_compressor",
+    "CompressedTable": "_compressed",
+    "EmbeddingTable": "_table",
+    "FormatError": "_format",
+}
+_SUBMODULES = ("datasets", "display", "metrics")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    globals()[name] = value  # the next time it is found without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})

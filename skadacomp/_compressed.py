@@ -6,16 +6,12 @@ and a table decodes the same before it is saved and after it is opened.
 
 from __future__ import annotations
 
-import json
-import math
+import copy
 import os
-import secrets
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,38 +28,23 @@ from skadacomp._codes import (
     unpack,
     unpack_one,
 )
+from skadacomp._format import (
+    DTYPES,
+    FORMAT,
+    WORD_TENSORS,
+    FormatError,
+    Metadata,
+    Tensors,
+    check_tensors,
+    file_nbytes,
+    read,
+    reading,
+    write,
+)
 from skadacomp._vocabulary import Vocabulary
 
-# Raise this by one whenever a file that `save` writes could be refused or misread by the release
-# before: a tensor or a key of the metadata added, dropped, renamed or given another meaning. Then
-# keep what reads the former format, and its golden file under tests/data.
-FORMAT = 1
+__all__ = ["FORMAT", "CompressedTable", "FormatError", "small_mean"]
 
-Tensors = dict[str, NDArray[Any]]
-
-# What each tensor of the file may be: dtypes and number of dimensions. In the order of the file,
-# widest numbers first, so that each lies at a multiple of its own size.
-_TENSORS: dict[str, tuple[tuple[str, ...], int]] = {
-    "scales": (("F32",), 1),  # (n_codebooks,)
-    "mean": (("F32", "F16"), 1),  # (n_dims,)
-    "codebooks": (("I8",), 3),  # (n_codebooks, n_codewords, n_dims)
-    "codes": (("U8",), 1),
-    "lengths": (("U8",), 1),
-    "words": (("U8",), 1),
-    "word_offsets": (("U8",), 1),
-    "word_slots": (("U8",), 1),
-    "word_merges": (("U8",), 2),  # (n_merges, 3)
-}
-_WORD_TENSORS = ("words", "word_offsets", "word_slots", "word_merges")
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "I8": np.dtype("i1"),
-    "U8": np.dtype("u1"),
-}
-_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-
-_MAX_HEADER = 100_000_000  # the bound that safetensors readers share
 _MAX_WORDS = 1 << 31
 _INT8_MOST = 127
 # Bound of the numbers in codebooks, scales and mean: far beyond any embedding, and so far within
@@ -74,10 +55,6 @@ _MEAN_TOLERANCE = 2.0**-11
 # Items decoded at a time by `vectors`, which bounds what it needs beside its result.
 _CHUNK = 1 << 16
 _N_NAMED = 5  # missing words that an error names
-
-
-class FormatError(ValueError):
-    """A file, or the tensors of a table, cannot be what `CompressedTable.save` wrote."""
 
 
 class _Group(NamedTuple):
@@ -120,18 +97,17 @@ class CompressedTable:
     ) -> None:
         self._source = source
         self._tensors = tensors
-        with self._reading("metadata"):
-            self._candidates = _parsed_integers(metadata, "candidates")
-            self._counts = _parsed_integers(metadata, "counts")
-            self._parameters = _parsed_parameters(metadata.get("parameters", "{}"))
-        self._metadata = _metadata(self._candidates, self._counts, self._parameters)
-        with self._reading("tensors"):
-            _check_tensors(tensors)
-            _check_candidates(self._candidates, self.n_codebooks)
-            self._groups = _groups(self._candidates, self._counts, self._width)
-            _check_rows(tensors, self._candidates, self._counts, self._groups)
+        with reading(source, "metadata"):
+            self._metadata = Metadata.parsed(metadata)
+        with reading(source, "tensors"):
+            check_tensors(tensors)
+            _check_numbers(tensors)
+            self._width = code_width(self.n_codewords)
+            _check_candidates(self.candidates, self.n_codebooks)
+            self._groups = _groups(self._metadata, self._width)
+            _check_rows(tensors, self._metadata, self._groups)
         self._first_slots = [group.first_slot for group in self._groups]
-        with self._reading("vocabulary"):
+        with reading(source, "vocabulary"):
             self._vocabulary = self._found_vocabulary()
 
     @classmethod
@@ -190,14 +166,14 @@ class CompressedTable:
         quantised, scales = _quantised(books)
         tensors: Tensors = {
             "scales": scales,
-            "mean": _small_mean(offset),
+            "mean": small_mean(offset),
             "codebooks": quantised,
             "codes": _packed_codes(rows, choices, candidates, code_width(books.shape[1])),
             "lengths": encode_lengths(choices, len(candidates)),
         }
         if words is not None:
             tensors.update(_coded_words(words, choices, candidates).tensors())
-        return cls(tensors, _metadata(candidates, counts, dict(parameters or {})))
+        return cls(tensors, Metadata(candidates, counts, dict(parameters or {})).text())
 
     # -----------------------------------------------------------------------------------------
     # What the table is
@@ -205,7 +181,7 @@ class CompressedTable:
     @property
     def n_words(self) -> int:
         """Rows of the original table, dropped ones included."""
-        return sum(self._counts)
+        return sum(self._metadata.counts)
 
     @property
     def n_dims(self) -> int:
@@ -225,20 +201,19 @@ class CompressedTable:
     @property
     def candidates(self) -> tuple[int, ...]:
         """The code lengths that a row may have, ascending."""
-        return self._candidates
+        return self._metadata.candidates
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What `from_codes` was given as parameters, a fresh copy."""
-        copy: dict[str, Any] = json.loads(json.dumps(self._parameters))
-        return copy
+        return copy.deepcopy(self._metadata.parameters)
 
     @property
     def words(self) -> list[str] | None:
         """Words that have a code, in the order of their rows; None if the table holds no words."""
         if self._vocabulary is None:
             return None
-        with self._reading("vocabulary"):
+        with reading(self._source, "vocabulary"):
             in_slots = self._vocabulary.words()
         rows = self._row_of_slot
         return [in_slots[slot] for slot in np.argsort(rows).tolist()]
@@ -251,7 +226,7 @@ class CompressedTable:
             "codes": nbytes["codes"],
             "lengths": nbytes["lengths"],
             "codebooks": nbytes["codebooks"] + nbytes["scales"] + nbytes["mean"],
-            "vocabulary": sum(nbytes.get(name, 0) for name in _WORD_TENSORS),
+            "vocabulary": sum(nbytes.get(name, 0) for name in WORD_TENSORS),
         }
 
     @property
@@ -263,7 +238,7 @@ class CompressedTable:
     @property
     def file_nbytes(self) -> int:
         """Exact size in bytes of the file that `save` writes, header included."""
-        return len(_header(self._tensors, self._metadata)) + sum(self.sizes.values())
+        return file_nbytes(self._tensors, self._metadata.text())
 
     @cached_property
     def codebooks(self) -> NDArray[np.float32]:
@@ -280,7 +255,7 @@ class CompressedTable:
     @cached_property
     def code_lengths(self) -> NDArray[np.int64]:
         """Codes of each row, (n_words,) int64, read-only. Decoded when first asked for."""
-        return _read_only(np.array(self._candidates, np.int64)[self._choice_of_row])
+        return _read_only(np.array(self.candidates, np.int64)[self._choice_of_row])
 
     @cached_property
     def codes(self) -> NDArray[np.integer]:
@@ -310,7 +285,7 @@ class CompressedTable:
         )
         return (
             f"CompressedTable(n_words={self.n_words}, n_dims={self.n_dims}, "
-            f"n_codewords={self.n_codewords}, code_lengths={self._candidates}, "
+            f"n_codewords={self.n_codewords}, code_lengths={self.candidates}, "
             f"nbytes={self.nbytes}, {words})"
         )
 
@@ -417,13 +392,13 @@ class CompressedTable:
     def _slot(self, word: str) -> int:
         if self._vocabulary is None:
             return -1
-        with self._reading("vocabulary"):
+        with reading(self._source, "vocabulary"):
             return self._vocabulary.slot(word)
 
     def _slots(self, words: list[str]) -> NDArray[np.int64]:
         if self._vocabulary is None:
             return np.full(len(words), -1, np.int64)
-        with self._reading("vocabulary"):
+        with reading(self._source, "vocabulary"):
             return self._vocabulary.slots(words)
 
     def _vectors_of_slots(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -467,22 +442,18 @@ class CompressedTable:
                 f"{self._source}: codes: {code} is out of {self.n_codewords} codewords"
             )
 
-    @property
-    def _width(self) -> int:
-        return code_width(self.n_codewords)
-
     @cached_property
     def _choice_of_row(self) -> NDArray[np.uint8]:
-        with self._reading("lengths"):
-            choices = decode_lengths(self._tensors["lengths"], self.n_words, len(self._candidates))
-            counts = np.bincount(choices, minlength=len(self._candidates)).tolist()
-            if tuple(counts) != self._counts:
-                raise ValueError(f"counts are {tuple(counts)}, not {self._counts}")
+        with reading(self._source, "lengths"):
+            choices = decode_lengths(self._tensors["lengths"], self.n_words, len(self.candidates))
+            counts = np.bincount(choices, minlength=len(self.candidates)).tolist()
+            if tuple(counts) != self._metadata.counts:
+                raise ValueError(f"counts are {tuple(counts)}, not {self._metadata.counts}")
         return choices
 
     @cached_property
     def _row_of_slot(self) -> NDArray[np.int64]:
-        return _rows_by_length(self._choice_of_row, self._candidates)
+        return _rows_by_length(self._choice_of_row, self.candidates)
 
     @cached_property
     def _slot_of_row(self) -> NDArray[np.int64]:
@@ -491,19 +462,11 @@ class CompressedTable:
         return slots
 
     def _found_vocabulary(self) -> Vocabulary | None:
-        present = [name for name in _WORD_TENSORS if name in self._tensors]
+        present = [name for name in WORD_TENSORS if name in self._tensors]
         if not present:
             return None
         tensors = {name: self._tensors[name] for name in present}
         return Vocabulary.from_tensors(tensors, sum(group.n_rows for group in self._groups))
-
-    @contextmanager
-    def _reading(self, what: str) -> Iterator[None]:
-        """Tell what cannot be read, and of which file."""
-        try:
-            yield
-        except (ValueError, OverflowError, RecursionError) as error:
-            raise FormatError(f"{self._source}: {what}: {error}") from error
 
     # -----------------------------------------------------------------------------------------
     # Files and pickles
@@ -514,7 +477,7 @@ class CompressedTable:
         # file that they came from, which need not be there any more.
         return {
             "tensors": {name: np.array(tensor) for name, tensor in self._tensors.items()},
-            "metadata": dict(self._metadata),
+            "metadata": self._metadata.text(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -535,18 +498,7 @@ class CompressedTable:
         OSError
             If the file cannot be written.
         """
-        target = Path(os.path.realpath(path))
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                file.write(_header(self._tensors, self._metadata))
-                for name in _in_file_order(self._tensors):
-                    file.write(np.ascontiguousarray(self._tensors[name]).data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write(path, self._tensors, self._metadata.text())
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> CompressedTable:
@@ -567,18 +519,7 @@ class CompressedTable:
         OSError
             If it cannot be read; FileNotFoundError if it is not there.
         """
-        source = os.fspath(path)
-        n_file = os.stat(source).st_size
-        if n_file < 8:
-            raise FormatError(f"{source}: header: the file has {n_file} bytes, too few for any")
-        content = np.memmap(source, np.uint8, mode="r").view(np.ndarray)
-        try:
-            header, begin = _parsed_header(content)
-            metadata = _known_metadata(header)
-            tensors = _tensor_views(header, content[begin:])
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"{source}: header: {error}") from error
-        return cls(tensors, metadata, source)
+        return cls(*read(path), os.fspath(path))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -701,18 +642,19 @@ def _refuse_rows(refused: Any, why: Callable[[int], str]) -> None:
 def _quantised(books: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Codebooks as int8 and one scale each; codebook = int8 * scale."""
     most = np.abs(books).max(axis=(1, 2), initial=0.0)  # (n_codebooks,)
-    scales = (most / _INT8_MOST).astype(_DTYPES["F32"])
+    scales = (most / _INT8_MOST).astype(DTYPES["F32"])
     scales[scales == 0] = 1.0  # a codebook of zeros, or too small for float32: zeros it stays
     steps = np.rint(books / scales[:, None, None]).clip(-_INT8_MOST, _INT8_MOST)
     return steps.astype(np.int8), scales
 
 
-def _small_mean(mean: NDArray[np.float32]) -> NDArray[Any]:
+def small_mean(mean: NDArray[np.float32]) -> NDArray[Any]:
+    """Give the mean vector as it is kept: float16 where that holds it, else float32."""
     with np.errstate(over="ignore"):
-        half = mean.astype(_DTYPES["F16"])
+        half = mean.astype(DTYPES["F16"])
         error = np.abs(half.astype(np.float32) - mean).max(initial=0.0)
     fits = error <= _MEAN_TOLERANCE * np.abs(mean).max(initial=0.0)
-    return half if fits else mean.astype(_DTYPES["F32"])
+    return half if fits else mean.astype(DTYPES["F32"])
 
 
 def _rows_by_length(choices: NDArray[np.integer], candidates: tuple[int, ...]) -> NDArray[np.int64]:
@@ -754,68 +696,16 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 # Tensors and metadata that fit each other
 
 
-def _metadata(
-    candidates: tuple[int, ...], counts: tuple[int, ...], parameters: dict[str, Any]
-) -> dict[str, str]:
-    metadata = {
-        "format": str(FORMAT),
-        "candidates": " ".join(map(str, candidates)),
-        "counts": " ".join(map(str, counts)),  # rows of each candidate length
-    }
-    if parameters:
-        try:
-            metadata["parameters"] = json.dumps(parameters, separators=(",", ":"))
-        except TypeError as error:
-            raise TypeError(f"parameters must be what JSON can hold: {error}") from error
-    return metadata
-
-
-def _parsed_integers(metadata: Mapping[str, str], key: str) -> tuple[int, ...]:
-    numbers = metadata.get(key, "").split(" ")
-    # No table needs more than 18 digits, and int() refuses very long ones with a text of its own.
-    if not all(number.isascii() and number.isdigit() and len(number) <= 18 for number in numbers):
-        raise ValueError(f"{key} must be integers, not {metadata.get(key)!r:.80}")
-    return tuple(map(int, numbers))
-
-
-def _parsed_parameters(text: str) -> dict[str, Any]:
-    parameters = json.loads(text)
-    if not isinstance(parameters, dict):
-        raise ValueError(f"parameters must be a JSON object, not {text!r:.80}")
-    return parameters
-
-
-def _check_tensors(tensors: Tensors) -> None:
-    for name, (dtypes, n_dimensions) in _TENSORS.items():
-        if name not in tensors:
-            if name in _WORD_TENSORS:
-                continue
-            raise ValueError(f"tensor {name!r} is missing")
-        tensor = tensors[name]
-        if _DTYPE_NAMES.get(tensor.dtype) not in dtypes or tensor.ndim != n_dimensions:
-            raise ValueError(
-                f"tensor {name!r} must be {' or '.join(dtypes)} of {n_dimensions} dimensions, "
-                f"not {tensor.dtype} of shape {tensor.shape}"
-            )
-    unknown = sorted(set(tensors) - set(_TENSORS))
-    if unknown:
-        raise ValueError(f"tensors {unknown} are unknown")
-    n_codebooks, n_codewords, n_dims = tensors["codebooks"].shape
-    code_width(n_codewords)
-    if tensors["scales"].shape != (n_codebooks,) or tensors["mean"].shape != (n_dims,):
-        raise ValueError(
-            f"codebooks of shape {tensors['codebooks'].shape} do not fit scales of shape "
-            f"{tensors['scales'].shape} and mean of shape {tensors['mean'].shape}"
-        )
+def _check_numbers(tensors: Tensors) -> None:
     for name in ("scales", "mean"):
         if not _is_bounded(tensors[name]):
             raise ValueError(f"tensor {name!r} must be finite, at most {_MOST:g}")
 
 
-def _groups(candidates: tuple[int, ...], counts: tuple[int, ...], width: int) -> list[_Group]:
+def _groups(metadata: Metadata, width: int) -> list[_Group]:
     """Lay out the groups of the code lengths above 0 that occur."""
     groups, slot, begin = [], 0, 0
-    for length, n_rows in zip(candidates, counts, strict=False):
+    for length, n_rows in zip(metadata.candidates, metadata.counts, strict=False):
         if length and n_rows:
             end = begin + packed_nbytes(n_rows * length, width)
             groups.append(_Group(length, slot, n_rows, begin, end))
@@ -823,9 +713,8 @@ def _groups(candidates: tuple[int, ...], counts: tuple[int, ...], width: int) ->
     return groups
 
 
-def _check_rows(
-    tensors: Tensors, candidates: tuple[int, ...], counts: tuple[int, ...], groups: list[_Group]
-) -> None:
+def _check_rows(tensors: Tensors, metadata: Metadata, groups: list[_Group]) -> None:
+    candidates, counts, _ = metadata
     if len(counts) != len(candidates) or sum(counts) >= _MAX_WORDS:
         raise ValueError(f"counts {counts} do not fit candidates {candidates}")
     expected = groups[-1].end if groups else 0
@@ -834,98 +723,3 @@ def _check_rows(
             f"codes have {tensors['codes'].size} bytes, but counts {counts} of code lengths "
             f"{candidates} need {expected}"
         )
-
-
-# ---------------------------------------------------------------------------------------------
-# The file: safetensors, written here so that the same table always gives the same bytes, and their
-# number is known beforehand. The safetensors package shuffles the metadata from run to run.
-
-
-def _in_file_order(tensors: Tensors) -> list[str]:
-    return [name for name in _TENSORS if name in tensors]
-
-
-def _header(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
-    """Length, JSON and padding: everything before the first tensor."""
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
-    begin = 0
-    for name in _in_file_order(tensors):
-        tensor = tensors[name]
-        end = begin + tensor.nbytes
-        entries[name] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-        begin = end
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _parsed_header(content: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
-    """Give the header of a file, and where its tensors begin."""
-    length = int.from_bytes(content[:8].tobytes(), "little")
-    if length > min(content.size - 8, _MAX_HEADER):
-        raise ValueError(f"its length of {length} bytes exceeds the file of {content.size}")
-    header = json.loads(content[8 : 8 + length].tobytes().decode("utf-8"))
-    if not isinstance(header, dict):
-        raise ValueError("it must be a JSON object")
-    return header, 8 + length
-
-
-def _known_metadata(header: dict[str, Any]) -> dict[str, str]:
-    metadata = header.get("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ValueError("its metadata must map text to text")
-    found = metadata.get("format", "")
-    if not (found.isascii() and found.isdigit() and len(found) <= 9 and "counts" in metadata):
-        raise ValueError("this is not the file of a CompressedTable")
-    if int(found) > FORMAT:
-        raise ValueError(
-            f"format {found} is newer than format {FORMAT}, the newest this release reads: "
-            f"update skadacomp"
-        )
-    if int(found) != FORMAT:
-        raise ValueError(f"format {found} is unknown")
-    return metadata
-
-
-def _tensor_views(header: dict[str, Any], data: NDArray[np.uint8]) -> Tensors:
-    """View the tensors, which must fill `data` without gaps or overlaps."""
-    tensors: Tensors = {}
-    spans = []
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        dtype, shape, begin, end = _checked_entry(name, entry, data.size)
-        tensors[name] = data[begin:end].view(dtype).reshape(shape)
-        spans.append((begin, end, name))
-    position = 0
-    for begin, end, name in sorted(spans):
-        if begin != position:
-            raise ValueError(f"tensor {name!r} begins at byte {begin}, not at {position}")
-        position = end
-    if position != data.size:
-        raise ValueError(f"the tensors have {position} bytes, but the file holds {data.size}")
-    return tensors
-
-
-def _checked_entry(name: str, entry: Any, n_data: int) -> tuple[np.dtype[Any], list[int], int, int]:
-    if not isinstance(entry, dict):
-        raise ValueError(f"tensor {name!r} must be described by a JSON object")
-    dtype = _DTYPES.get(str(entry.get("dtype")))
-    shape: Any = entry.get("shape")
-    offsets: Any = entry.get("data_offsets")
-    if dtype is None or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"tensor {name!r} cannot have dtype, shape and offsets {entry!r:.200}")
-    begin, end = offsets
-    if not begin <= end <= n_data:
-        raise ValueError(f"tensor {name!r} lies at {begin} to {end}, but there are {n_data} bytes")
-    if math.prod(shape) * dtype.itemsize != end - begin:
-        raise ValueError(f"tensor {name!r} of shape {shape} does not fill {end - begin} bytes")
-    return dtype, shape, begin, end
-
-
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skadacomp._codes import code_width, lengths_nbytes, packed_nbytes
-from skadacomp._compressed import CompressedTable
+from skadacomp._compressed import small_mean
+from skadacomp._format import Metadata, Shaped, TensorShape, file_nbytes
 from skadacomp._table import EmbeddingTable
-from skadacomp._vocabulary import vocabulary_nbytes
+from skadacomp._vocabulary import SortedWords
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from skadacomp._learning import Budget, Rate
 
-_HEADER_SLACK = 32  # bytes by which the numbers in a file's header may grow
+_BYTE = np.dtype("u1")
 
 
 class SizeModel:
-    """Sizes of the compressed table for any choice of lengths, without its codes.
+    """Exact sizes of the compressed table for any choice of lengths, without its codes.
+
+    A choice is an array of shape (n_words,), uint8: the index of each word's candidate. The
+    compressed table is taken to keep no parameters.
 
     Parameters
     ----------
     table : EmbeddingTable
+        Whose mean vector the compressed table keeps.
     candidates : tuple of int
         The code lengths to choose from.
     n_codewords : int
@@ -33,52 +42,59 @@ class SizeModel:
     def __init__(
         self, table: EmbeddingTable, candidates: tuple[int, ...], n_codewords: int
     ) -> None:
-        self.words = None if table.words is None else np.array(table.words, dtype=object)
+        self.table = table
         self.n_words = table.n_words
         self.candidates = np.array(candidates)
         self.width = code_width(n_codewords)
-        # All that does not depend on the lengths: header, codebooks, mean.
-        shape = (self.candidates[-1], n_codewords, table.n_dims)
-        empty = CompressedTable.from_codes(
-            np.full((1, shape[0]), -1),
-            np.zeros(shape),
-            np.zeros(table.n_dims),
-            None if table.words is None else [""],
-            code_lengths=(0, *(n for n in candidates if n)),
-        )
-        self.fixed_nbytes = empty.file_nbytes - empty.sizes["lengths"] + _HEADER_SLACK
+        n_codebooks = candidates[-1]
+        mean = table.vectors.mean(0, dtype=np.float64).astype(np.float32)
+        # The tensors that do not depend on the choice.
+        self.fixed: dict[str, Shaped] = {
+            "scales": TensorShape(np.dtype("<f4"), (n_codebooks,)),
+            "mean": small_mean(mean),
+            "codebooks": TensorShape(np.dtype("i1"), (n_codebooks, n_codewords, table.n_dims)),
+        }
 
-    def code_nbytes(self, choices: NDArray[np.uint8]) -> int:
-        """Bytes of codes and lengths."""
-        counts = np.bincount(choices, minlength=len(self.candidates))
-        codes = sum(
-            packed_nbytes(int(n * length), self.width)
-            for n, length in zip(counts, self.candidates, strict=True)
-        )
-        return codes + lengths_nbytes(choices, len(self.candidates))
+    @cached_property
+    def words(self) -> SortedWords | None:
+        """The table's words, sorted once for all choices; None if it has none."""
+        return None if self.table.words is None else SortedWords(self.table.words)
 
     def file_nbytes(self, choices: NDArray[np.uint8]) -> int:
-        """Bytes of the file, at most."""
-        words = 0
+        """Bytes of the file, header and vocabulary included."""
+        shapes = self._code_shapes(choices)
         if self.words is not None:
-            words = vocabulary_nbytes(self.words[self.candidates[choices] > 0].tolist())
-        return self.fixed_nbytes + self.code_nbytes(choices) + words
+            shapes |= self.words.shapes(self.candidates[choices] > 0)
+        tensors = {name: TensorShape(_BYTE, shape) for name, shape in shapes.items()}
+        metadata = Metadata(tuple(self.candidates.tolist()), self._counts(choices), {})
+        return file_nbytes({**self.fixed, **tensors}, metadata.text())
 
     def bits_per_word(self, choices: NDArray[np.uint8]) -> float:
         """Mean bits of codes and lengths, over all words."""
-        return 8 * self.code_nbytes(choices) / self.n_words
+        return 8 * sum(map(math.prod, self._code_shapes(choices).values())) / self.n_words
+
+    def _counts(self, choices: NDArray[np.uint8]) -> tuple[int, ...]:
+        return tuple(np.bincount(choices, minlength=len(self.candidates)).tolist())
+
+    def _code_shapes(self, choices: NDArray[np.uint8]) -> dict[str, tuple[int, ...]]:
+        n_codes = self.candidates * self._counts(choices)
+        return {
+            # Each length's codes begin on a whole byte.
+            "codes": (sum(packed_nbytes(int(n), self.width) for n in n_codes),),
+            "lengths": (lengths_nbytes(choices, len(self.candidates)),),
+        }
 
     def rate(self, *, count_words: bool) -> Rate:
-        """What lengths cost in bits, the words' place in the vocabulary included or not."""
+        """Give what lengths cost in bits, the words' place in the vocabulary included or not."""
         from skadacomp._learning import Rate
 
         word_bits = np.zeros(self.n_words)
         if count_words and self.words is not None:
-            sample = self.words[: 2**15]  # the frequent words: those that will be kept
-            lengths = np.array([len(word.encode("utf-8", "surrogatepass")) for word in self.words])
             # What a word takes grows with its letters; the scale is measured.
-            scale = 8 * vocabulary_nbytes(sample.tolist()) / lengths[: len(sample)].sum()
-            word_bits = scale * lengths
+            n_bytes = self.words.n_bytes
+            sample = np.arange(self.n_words) < 2**15  # the frequent words: those that will be kept
+            nbytes = sum(map(math.prod, self.words.shapes(sample).values()))
+            word_bits = 8 * nbytes / n_bytes[sample].sum() * n_bytes
         return Rate(tuple(self.candidates.tolist()), self.width, word_bits)
 
     def budget(self, *, bits_per_word: float | None, max_bytes: float | None) -> Budget | None:
@@ -89,20 +105,22 @@ class SizeModel:
         ValueError
             If both are given, or the one given is less than is possible.
         """
-        from skadacomp._learning import Budget
-
         if bits_per_word is not None and max_bytes is not None:
             raise ValueError(
                 f"bits_per_word={bits_per_word} and max_bytes={max_bytes} are two budgets; give "
                 "one of them."
             )
-        if bits_per_word is None and max_bytes is None:
-            return None
-        name, limit, size_of = (
-            ("bits_per_word", bits_per_word, self.bits_per_word)
-            if max_bytes is None
-            else ("max_bytes", max_bytes, self.file_nbytes)
-        )
+        if bits_per_word is not None:
+            return self._budget("bits_per_word", bits_per_word, self.bits_per_word)
+        if max_bytes is not None:
+            return self._budget("max_bytes", max_bytes, self.file_nbytes)
+        return None
+
+    def _budget(
+        self, name: str, limit: float, size_of: Callable[[NDArray[np.uint8]], float]
+    ) -> Budget:
+        from skadacomp._learning import Budget
+
         least = size_of(np.zeros(self.n_words, np.uint8))
         if limit < least:
             raise ValueError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,13 +25,16 @@ _BLOCK = 32
 # utf-8 has no byte from 0xF5 on. In the expanded text these bytes part two words and tell how many
 # bytes the second takes over: the sum of (byte - 0xF5) over the run of them.
 _SHARED_NONE, _SHARED_MOST = 0xF5, 0xFF
+_SHARED_PER_BYTE = _SHARED_MOST - _SHARED_NONE  # the most that one byte tells
 _SEPARATOR = re.compile(rb"([\xf5-\xff]+)")
 # A symbol stands for at most this many bytes, which bounds what a damaged file can expand to.
 _MAX_EXPANSION = 64
 # A merge takes 3 bytes itself, so a pair must occur more often than that.
 _MERGE_NBYTES = 3
+# Above every pair of symbols, left << 8 | right: two symbols of different blocks.
+_NO_PAIR = 1 << 16
 # Bytes of text that the pairs are counted on; a larger vocabulary is sampled evenly.
-_SAMPLE = 1 << 18
+_SAMPLE = 1 << 17
 # From this share of the words on, expanding every block is cheaper than looking each word up.
 _BULK = 1 / 16
 
@@ -87,13 +91,12 @@ class Vocabulary:
         n_words = len(words)
         if not np.array_equal(np.sort(slot_array), np.arange(n_words)):
             raise ValueError(f"slots must be a permutation of range({n_words})")
-        encoded = _encoded(words)
-        order = sorted(range(n_words), key=encoded.__getitem__)
-        packed = _pack_text([encoded[row] for row in order])
+        in_order = SortedWords(words)
+        packed = _pack_text(*in_order.front_coded(np.ones(n_words, bool)))
         tensors = {
             "words": packed.text,
             "word_offsets": pack(packed.starts, _offset_width(packed.text.size)),
-            "word_slots": pack(slot_array[order], _slot_width(n_words)),
+            "word_slots": pack(slot_array[in_order.rows], _slot_width(n_words)),
             "word_merges": packed.merges,
         }
         return cls(tensors, n_words)
@@ -247,13 +250,18 @@ class Vocabulary:
             yield word
 
 
-def vocabulary_nbytes(words: Sequence[str]) -> int:
-    """Exact `nbytes` of the vocabulary that `Vocabulary.build` makes of these words.
+class SortedWords:
+    """Distinct words as sorted utf-8 bytes, any part of which is quickly front-coded.
 
     Parameters
     ----------
-    words : sequence of str
-        Distinct words.
+    words : sequence of n_words str
+        In any order.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_words,), int64
+        Where each sorted word stands in `words`.
 
     Raises
     ------
@@ -262,10 +270,80 @@ def vocabulary_nbytes(words: Sequence[str]) -> int:
     ValueError
         If a word repeats.
     """
-    packed = _pack_text(sorted(_encoded(words)))
-    offsets = packed_nbytes(packed.starts.size, _offset_width(packed.text.size))
-    slots = packed_nbytes(len(words), _slot_width(len(words)))
-    return packed.text.size + offsets + slots + packed.merges.nbytes
+
+    def __init__(self, words: Sequence[str]) -> None:
+        encoded = _encoded(words)
+        rows = sorted(range(len(encoded)), key=encoded.__getitem__)
+        in_order = [encoded[row] for row in rows]
+        self.rows = np.array(rows, np.int64)
+        self._bytes = np.frombuffer(b"".join(in_order), np.uint8)
+        self._n_bytes = np.fromiter(map(len, in_order), np.int64, len(rows))
+        # Bytes that a word shares with the one before it.
+        self._n_shared = np.zeros(len(rows), np.int64)
+        self._n_shared[1:] = [_n_shared(*pair) for pair in pairwise(in_order)]
+
+    @property
+    def n_bytes(self) -> NDArray[np.int64]:
+        """Bytes of each word in utf-8, (n_words,), in the order of `words`."""
+        n_bytes = np.empty_like(self._n_bytes)
+        n_bytes[self.rows] = self._n_bytes
+        return n_bytes
+
+    def front_coded(self, kept: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Text of some of the words.
+
+        Parameters
+        ----------
+        kept : ndarray of shape (n_words,), bool
+            Which of `words`.
+
+        Returns
+        -------
+        text : ndarray of shape (n_text,), uint8
+        starts : ndarray of shape (n_blocks,), int64
+            Where in it each block starts.
+        """
+        places = np.flatnonzero(kept[self.rows])  # in sorted order
+        shared = np.zeros(places.size, np.int64)
+        if places.size > 1:
+            # Two words share what all neighbours between them share.
+            until_last = self._n_shared[: places[-1] + 1]
+            shared[1:] = np.minimum.reduceat(until_last, places[:-1] + 1)
+        shared[::_BLOCK] = 0
+        n_marks = np.maximum(-(-shared // _SHARED_PER_BYTE), 1)  # bytes of the separator
+        n_marks[::_BLOCK] = 0
+        rest = self._n_bytes[places] - shared
+        ends = (n_marks + rest).cumsum()
+        text = np.full(ends[-1] if ends.size else 0, _SHARED_MOST, np.uint8)
+        last_mark = (ends - rest - 1)[n_marks > 0]
+        text[last_mark] = (_SHARED_NONE + shared - _SHARED_PER_BYTE * (n_marks - 1))[n_marks > 0]
+        taken = np.zeros_like(self._n_bytes)
+        taken[places] = rest
+        text[_ends_of(n_marks + rest, rest)] = self._bytes[_ends_of(self._n_bytes, taken)]
+        return text, (ends - n_marks - rest)[::_BLOCK]
+
+    def shapes(self, kept: NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors of the vocabulary that `Vocabulary.build` makes of some words.
+
+        Parameters
+        ----------
+        kept : ndarray of shape (n_words,), bool
+            Which of `words`.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            Of uint8 tensors, so that the product of a shape is its bytes.
+        """
+        packed = _pack_text(*self.front_coded(kept))
+        return _shapes(int(kept.sum()), packed.text.size, len(packed.merges))
+
+
+def _ends_of(sizes: NDArray[np.int64], n_last: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Lay out runs of `sizes` bytes and mark the last `n_last` of each."""
+    return np.repeat(
+        np.tile([False, True], sizes.size), np.column_stack([sizes - n_last, n_last]).ravel()
+    )
 
 
 class _PackedText(NamedTuple):
@@ -301,49 +379,13 @@ def _encoded(words: Sequence[str]) -> list[bytes]:
     return encoded
 
 
-def _check_tensors(tensors: Mapping[str, NDArray[np.uint8]], n_words: int) -> None:
-    for name, n_dimensions in _TENSORS.items():
-        if name not in tensors:
-            raise ValueError(f"vocabulary: tensor {name!r} is missing")
-        tensor = tensors[name]
-        if tensor.dtype != np.uint8 or tensor.ndim != n_dimensions:
-            raise ValueError(
-                f"vocabulary: tensor {name!r} must be uint8 of {n_dimensions} dimensions, "
-                f"not {tensor.dtype} of shape {tensor.shape}"
-            )
-    width = _offset_width(tensors["words"].size)
-    shapes = {
-        "word_offsets": (packed_nbytes(_n_blocks(n_words), width),),
+def _shapes(n_words: int, n_text: int, n_merges: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "words": (n_text,),
+        "word_offsets": (packed_nbytes(_n_blocks(n_words), _offset_width(n_text)),),
         "word_slots": (packed_nbytes(n_words, _slot_width(n_words)),),
-        "word_merges": (len(tensors["word_merges"]), _MERGE_NBYTES),
+        "word_merges": (n_merges, _MERGE_NBYTES),
     }
-    for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise ValueError(
-                f"vocabulary: tensor {name!r} has shape {tensors[name].shape}, "
-                f"but {n_words} words need {shape}"
-            )
-
-
-# ---------------------------------------------------------------------------------------------
-# Front coding
-
-
-def _front_coded(words: list[bytes]) -> tuple[bytes, NDArray[np.int64]]:
-    """Sorted words to text, and where in it each block starts."""
-    pieces: list[bytes] = []
-    starts, position, previous = [], 0, b""
-    for rank, word in enumerate(words):
-        if rank % _BLOCK == 0:
-            starts.append(position)
-            piece = word
-        else:
-            n_shared = _n_shared(previous, word)
-            piece = _separator(n_shared) + word[n_shared:]
-        pieces.append(piece)
-        position += len(piece)
-        previous = word
-    return b"".join(pieces), np.array(starts, np.int64)
 
 
 def _n_shared(first: bytes, second: bytes) -> int:
@@ -355,33 +397,41 @@ def _n_shared(first: bytes, second: bytes) -> int:
     return n_shared
 
 
-def _separator(n_shared: int) -> bytes:
-    most = _SHARED_MOST - _SHARED_NONE
-    if n_shared <= most:
-        return bytes([_SHARED_NONE + n_shared])
-    n_full, rest = divmod(n_shared, most)
-    return bytes([_SHARED_MOST] * n_full + ([_SHARED_NONE + rest] if rest else []))
+def _check_tensors(tensors: Mapping[str, NDArray[np.uint8]], n_words: int) -> None:
+    for name, n_dimensions in _TENSORS.items():
+        if name not in tensors:
+            raise ValueError(f"vocabulary: tensor {name!r} is missing")
+        tensor = tensors[name]
+        if tensor.dtype != np.uint8 or tensor.ndim != n_dimensions:
+            raise ValueError(
+                f"vocabulary: tensor {name!r} must be uint8 of {n_dimensions} dimensions, "
+                f"not {tensor.dtype} of shape {tensor.shape}"
+            )
+    shapes = _shapes(n_words, tensors["words"].size, len(tensors["word_merges"]))
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise ValueError(
+                f"vocabulary: tensor {name!r} has shape {tensors[name].shape}, "
+                f"but {n_words} words need {shape}"
+            )
 
 
 # ---------------------------------------------------------------------------------------------
 # Byte pair encoding
 
 
-def _pack_text(words: list[bytes]) -> _PackedText:
-    """Sorted words to what is stored of them."""
-    raw, starts = _front_coded(words)
-    text = np.frombuffer(raw, np.uint8)
-    is_start = np.zeros(text.size + 1, bool)  # one more: a block may be empty at the very end
+def _pack_text(text: NDArray[np.uint8], starts: NDArray[np.int64]) -> _PackedText:
+    """Front-coded text to what is stored of it."""
+    if text.size == 0:  # no words, or the empty one alone
+        return _PackedText(text, starts, np.empty((0, _MERGE_NBYTES), np.uint8))
+    is_start = np.zeros(text.size, bool)
     is_start[starts] = True
-    is_start = is_start[: text.size]
     unused = np.flatnonzero(np.bincount(text, minlength=256) == 0)
     merges = _learn_merges(*_sampled(text, is_start, starts), unused.tolist())
     for new, left, right in merges:
         text, is_start = _merge(text, is_start, new, left, right)
-    block_starts = np.flatnonzero(is_start)
-    if text.size == 0:
-        block_starts = np.zeros(starts.size, np.int64)
-    return _PackedText(text, block_starts, np.array(merges, np.uint8).reshape(-1, _MERGE_NBYTES))
+    merge_array = np.array(merges, np.uint8).reshape(-1, _MERGE_NBYTES)
+    return _PackedText(text, np.flatnonzero(is_start), merge_array)
 
 
 def _sampled(
@@ -400,15 +450,19 @@ def _learn_merges(
     text: NDArray[np.uint8], is_start: NDArray[np.bool_], unused: list[int]
 ) -> list[tuple[int, int, int]]:
     """Give each unused symbol, in turn, to the pair of symbols that is most frequent by then."""
-    n_bytes = np.ones(256, np.int64)  # of what a symbol expands to
+    n_bytes = [1] * 256  # of what a symbol expands to
     merges = []
     for new in unused:
-        pairs = (text[:-1].astype(np.int64) << 8 | text[1:])[~is_start[1:]]
-        counts = np.bincount(pairs, minlength=1 << 16).reshape(256, 256)
-        counts[n_bytes[:, None] + n_bytes > _MAX_EXPANSION] = 0
-        left, right = divmod(int(counts.argmax()), 256)
-        if counts[left, right] <= _MERGE_NBYTES:
+        pairs = text[:-1].astype(np.int64) << 8 | text[1:]
+        pairs[np.flatnonzero(is_start[1:])] = _NO_PAIR
+        counts = np.bincount(pairs, minlength=_NO_PAIR)[:_NO_PAIR]
+        pair = int(counts.argmax())
+        while counts[pair] and n_bytes[pair >> 8] + n_bytes[pair & 255] > _MAX_EXPANSION:
+            counts[pair] = 0
+            pair = int(counts.argmax())
+        if counts[pair] <= _MERGE_NBYTES:
             break
+        left, right = divmod(pair, 256)
         merges.append((new, left, right))
         n_bytes[new] = n_bytes[left] + n_bytes[right]
         text, is_start = _merge(text, is_start, new, left, right)

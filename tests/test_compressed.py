@@ -620,7 +620,6 @@ def test_metadata_that_cannot_be_is_refused(saved, key, value, message):
         ("mean", {"shape": [2, 3]}, "'mean' must be"),
         ("codebooks", {"shape": [4, 8, 6]}, "do not fit scales"),
         ("codebooks", {"shape": [8, 6, 4]}, "do not fit scales"),
-        ("codebooks", {"shape": [192, 1, 1]}, "n_codewords=1"),
         ("scales", {"data_offsets": [8, 40]}, "begins at byte"),
         ("word_slots", None, "JSON object"),
         ("word_merges", {"shape": [1, 2]}, "word_merges"),
@@ -633,6 +632,15 @@ def test_tensors_that_cannot_be_are_refused(saved, name, changed, message):
     path.write_bytes(joined(header, data))
     with pytest.raises(FormatError, match=message):
         CompressedTable.open(path)
+
+
+def test_codebooks_of_one_codeword_are_refused(saved, tmp_path):
+    _, path = saved
+    tensors = load_file(path)
+    tensors["codebooks"] = tensors["codebooks"][:, :1].copy()
+    save_file(tensors, tmp_path / "t", parts(path.read_bytes())[0]["__metadata__"])
+    with pytest.raises(FormatError, match="n_codewords=1"):
+        CompressedTable.open(tmp_path / "t")
 
 
 def test_overlapping_tensors_are_refused(saved):
@@ -710,7 +718,7 @@ def test_a_shipped_table_needs_numpy_alone(saved):
                     raise ImportError(f"{name} must not be needed")
 
         sys.meta_path.insert(0, Refuse())
-        from skadacomp._compressed import CompressedTable
+        from skadacomp import CompressedTable
 
         table = CompressedTable.open(sys.argv[1])
         word = table.words[0]

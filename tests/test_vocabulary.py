@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import skadacomp._vocabulary as room
-from skadacomp._vocabulary import Vocabulary, vocabulary_nbytes
+from skadacomp._vocabulary import SortedWords, Vocabulary
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates too
 # Few letters make words that share much and repeat themselves, blocks and merges in plenty.
@@ -48,11 +48,34 @@ def test_every_word_has_its_slot_and_no_other_has_one(words, others):
         assert (word in vocabulary) == (word in words)
 
 
+@given(WORDS, st.data())
+def test_shapes_are_known_without_building(words, data):
+    kept = data.draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words)))
+    vocabulary, _ = built([word for word, keep in zip(words, kept, strict=True) if keep])
+    tensors = vocabulary.tensors()
+    shapes = SortedWords(words).shapes(np.array(kept, bool))
+    assert shapes == {name: tensor.shape for name, tensor in tensors.items()}
+    assert vocabulary.nbytes == sum(tensor.nbytes for tensor in tensors.values())
+
+
 @given(WORDS)
-def test_size_is_known_without_building(words):
-    vocabulary, _ = built(words)
-    assert vocabulary_nbytes(words) == vocabulary.nbytes
-    assert vocabulary.nbytes == sum(tensor.nbytes for tensor in vocabulary.tensors().values())
+def test_words_are_counted_in_utf8(words):
+    n_bytes = [len(word.encode("utf-8", "surrogatepass")) for word in words]
+    assert SortedWords(words).n_bytes.tolist() == n_bytes
+
+
+def test_front_coding():
+    text, starts = SortedWords(["team", "a", "tea", "x" * 25, "x" * 24]).front_coded(
+        np.array([True, False, True, True, True])
+    )
+    marks = [0xF5 + 3, 0xF5, 0xFF, 0xFF, 0xF5 + 4]
+    expected = b"tea%cm%c" % tuple(marks[:2]) + b"x" * 24 + bytes(marks[2:]) + b"x"
+    assert text.tobytes() == expected
+    assert starts.tolist() == [0]
+    assert SortedWords([]).front_coded(np.empty(0, bool))[1].tolist() == []
+    # A block's first word stands in full.
+    text, starts = SortedWords([f"w{n:02}" for n in range(40)]).front_coded(np.ones(40, bool))
+    assert text[starts[1] :][:4].tobytes() == b"w32\xf7"
 
 
 @given(WORDS)
@@ -119,11 +142,18 @@ def test_words_take_few_bytes():
 
 def test_a_large_vocabulary_learns_from_a_sample(monkeypatch):
     words = english(3000)
-    whole = vocabulary_nbytes(words)
+    whole = built(words)[0].nbytes
     monkeypatch.setattr(room, "_SAMPLE", 2000)
     vocabulary, slots = built(words)
     np.testing.assert_array_equal(vocabulary.slots(words), slots)
     assert whole < vocabulary.nbytes < 1.2 * whole
+
+
+def test_no_symbol_stands_for_too_much():
+    # One run: each merge doubles the last, until the bound leaves nothing to merge.
+    vocabulary, _ = built(["x" * 5000])
+    assert max(map(len, vocabulary._expansions)) == room._MAX_EXPANSION
+    assert vocabulary.words() == ["x" * 5000]
 
 
 def test_pickles_hold_the_tensors_alone():
@@ -139,7 +169,7 @@ def test_words_must_be_distinct_text():
     with pytest.raises(ValueError, match=r"'tea' is there twice"):
         Vocabulary.build(["tea", "coffee", "tea"], [0, 1, 2])
     with pytest.raises(ValueError, match=r"'tea' is there twice"):
-        vocabulary_nbytes(["tea", "coffee", "tea"])
+        SortedWords(["tea", "coffee", "tea"])
     with pytest.raises(TypeError, match=r"word 1 must be a str, not int: 5"):
         Vocabulary.build(["tea", 5], [0, 1])
 
