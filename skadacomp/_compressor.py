@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,9 +24,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skadacomp._codes import MAX_CANDIDATES, code_matrix, code_width
+from skadacomp._codes import MAX_CANDIDATES, code_matrix
 from skadacomp._compressed import CompressedTable
-from skadacomp._documents import document_counts, kind_of, n_documents, pool
+from skadacomp._documents import document_counts, kind_of, pool
 from skadacomp._encoder import RowEncoder, RowIndex
 from skadacomp._sizes import SizeModel
 from skadacomp._table import (
@@ -209,8 +210,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         max_bytes: int | None = None,
         size_penalty: float = 0.02,
         reconstruction_weight: float = 0.1,
-        pooling: str = "mean",
-        output: str = "code_features",
+        pooling: Literal["mean", "sum"] = "mean",
+        output: Literal["code_features", "vectors"] = "code_features",
         tokenizer: Any = None,
         lowercase: bool = True,
         learning_rate: float = 3e-3,
@@ -276,19 +277,24 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             If the table or the task cannot be learned from, or the budget cannot be met; the
             message says which, where, and what would do.
         """
+        table, task, settings = self._problem(embeddings, y, y_task, X_task)
+
+        from skadacomp._learning import learn  # torch: for fit alone
+
+        self._keep(table, settings, learn(table.vectors, task, settings))
+        return self
+
+    def _problem(
+        self, embeddings: Any, y: Any, y_task: Any, X_task: Any
+    ) -> tuple[EmbeddingTable, Task | None, Settings]:
+        """Turn what `fit` was given into what there is to learn."""
         candidates = self._checked_code_lengths()
         source, documents, labels = self._resolve(embeddings, y, y_task, X_task)
         table = as_table(source)
         self._note_features(source, table)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         task = self._task(table, documents, labels, seed)
-        sizes = SizeModel(table, candidates, self.n_codewords)
-
-        from skadacomp._learning import learn  # torch: for fit alone
-
-        learned = learn(table.vectors, task, self._settings(sizes, seed))
-        self._keep(table, candidates, learned)
-        return self
+        return table, task, self._settings(SizeModel(table, candidates, self.n_codewords), seed)
 
     def _checked_code_lengths(self) -> tuple[int, ...]:
         """Code lengths as a tuple of int, or an error that says what is wrong with them."""
@@ -300,7 +306,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             raise ValueError(f"code_lengths={given!r} must hold whole numbers of codes.")
         if min(lengths) < 0:
             raise ValueError(f"code_lengths={given!r} holds {min(lengths)}; the least is 0.")
-        if any(b <= a for a, b in zip(lengths, lengths[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(lengths)):
             raise ValueError(
                 f"code_lengths={given!r} must ascend without repeats, as "
                 f"{tuple(sorted(set(map(int, lengths))))} does."
@@ -367,22 +373,16 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         """Make arrays of the task; rows that have labels are documents of one word each."""
         if labels is None:
             return None
-        if documents is None:
-            self._check_row_labels(table, labels)
-            counts = sparse.csr_matrix(sparse.eye_array(table.n_words, dtype=np.float32))
-        else:
-            counts = document_counts(
-                documents,
-                table.index,
-                table.n_words,
-                tokenizer=self.tokenizer,
-                lowercase=self.lowercase,
-            )
+        labels = column_or_1d(labels, warn=True)
+        counts = (
+            self._row_counts(table, labels)
+            if documents is None
+            else self._counts(documents, table.index, table.n_words)
+        )
         if counts.nnz == 0:
             raise ValueError(
                 "X_task holds no word of the embedding table, so there is nothing to learn from. "
-                "Are they in the same language, and in the same case? lowercase="
-                f"{self.lowercase}."
+                f"Are both in the same language, and in the same case (lowercase={self.lowercase})?"
             )
         classes = _class_numbers(labels, counts.shape[0])
         from skadacomp._learning import Task
@@ -390,14 +390,22 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         average = documents is None or self.pooling == "mean"
         return Task(counts, classes, *self._held_out(classes, seed), average=average)
 
+    def _counts(
+        self, documents: Any, rows: dict[str, int] | None, n_words: int
+    ) -> sparse.csr_matrix:
+        return document_counts(
+            documents, rows, n_words, tokenizer=self.tokenizer, lowercase=self.lowercase
+        )
+
     @staticmethod
-    def _check_row_labels(table: EmbeddingTable, labels: Any) -> None:
-        if n_documents(labels) != table.n_words:
+    def _row_counts(table: EmbeddingTable, labels: NDArray[Any]) -> sparse.csr_matrix:
+        if len(labels) != table.n_words:
             raise ValueError(
-                f"y has {n_documents(labels)} entries and the table {table.n_words} rows: y alone "
-                "is one label for each row. For a task of documents pass both, "
+                f"y has {len(labels)} entries and the table {table.n_words} rows: y alone is one "
+                "label for each row. For a task of documents pass both, "
                 "fit(embeddings, X_task, y_task)."
             )
+        return sparse.csr_matrix(sparse.eye_array(table.n_words, dtype=np.float32))
 
     def _held_out(
         self, classes: NDArray[np.int64], seed: int
@@ -431,14 +439,16 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             verbose=bool(self.verbose),
         )
 
-    def _keep(
-        self, table: EmbeddingTable, candidates: tuple[int, ...], learned: Learned
-    ) -> None:
+    def _keep(self, table: EmbeddingTable, settings: Settings, learned: Learned) -> None:
         """Set the fitted attributes."""
         for cache in _CACHES:
             self.__dict__.pop(cache, None)
         self.compressed_ = CompressedTable.from_codes(
-            learned.codes, learned.codebooks, learned.mean, table.words, code_lengths=candidates
+            learned.codes,
+            learned.codebooks,
+            learned.mean,
+            table.words,
+            code_lengths=settings.rate.candidates,
         )
         self._encoder: RowEncoder = learned.encoder
         self._row_index = RowIndex.of(table.vectors)
@@ -552,13 +562,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         return 4 * self.compressed_.n_words * self.compressed_.n_dims / self.nbytes_
 
     def _document_features(self, X: Any) -> sparse.csr_matrix:
-        counts = document_counts(
-            X,
-            self._rows_of_words,
-            self.compressed_.n_words,
-            tokenizer=self.tokenizer,
-            lowercase=self.lowercase,
-        )
+        counts = self._counts(X, self._rows_of_words, self.compressed_.n_words)
         return pool(counts, self._word_features, self.pooling)
 
     def _vector_features(self, X: Any) -> sparse.csr_matrix:
@@ -627,18 +631,17 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _class_numbers(labels: Any, n_documents: int) -> NDArray[np.int64]:
-    """Number the classes from 0."""
-    values = column_or_1d(labels, warn=True)
-    if len(values) != n_documents:
+def _class_numbers(labels: NDArray[Any], n_documents: int) -> NDArray[np.int64]:
+    """Give each label the number of its class, from 0."""
+    if len(labels) != n_documents:
         raise ValueError(
-            f"y_task has {len(values)} labels for {n_documents} documents; it needs one for each."
+            f"y_task has {len(labels)} labels for {n_documents} documents; it needs one for each."
         )
-    check_classification_targets(values)
-    classes, numbers = np.unique(values, return_inverse=True)
+    check_classification_targets(labels)
+    classes, numbers = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
-            f"y_task holds one class only, {classes[0]!r}; there must be two at least. To compress "
-            "without a task leave it out: fit(embeddings)."
+            f"y_task holds one class only, {classes.tolist()[0]!r}; there must be two at least. To "
+            "compress without a task leave it out: fit(embeddings)."
         )
     return numbers.astype(np.int64)

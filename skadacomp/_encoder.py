@@ -45,7 +45,10 @@ class RowEncoder:
 
     @classmethod
     def from_codebooks(
-        cls, codebooks: NDArray[np.floating], centre: NDArray[np.floating], metric: NDArray[np.floating]
+        cls,
+        codebooks: NDArray[np.floating],
+        centre: NDArray[np.floating],
+        metric: NDArray[np.floating],
     ) -> RowEncoder:
         """Build the encoder of codebooks that were learned in a linear image of the vectors.
 
@@ -59,8 +62,13 @@ class RowEncoder:
         flat = codebooks.reshape(-1, codebooks.shape[2]).astype(np.float64)
         projection = 2 * metric.astype(np.float64) @ flat.T
         offset = -centre.astype(np.float64) @ projection - (flat**2).sum(1)
-        arrays = (projection, offset, 2 * flat @ flat.T)
-        return cls(*(a.astype(np.float32) for a in arrays), codebooks.shape[1])
+        overlap = 2 * flat @ flat.T
+        return cls(
+            projection.astype(np.float32),
+            offset.astype(np.float32),
+            overlap.astype(np.float32),
+            codebooks.shape[1],
+        )
 
     @property
     def n_codebooks(self) -> int:
@@ -162,7 +170,7 @@ class RowIndex:
         return np.where(self._sorted[at] == fingerprints, self._order[at], -1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The digest always; fingerprints in row order while they are few."""
+        """Keep the digest always; fingerprints, in row order, while they are few."""
         few = len(self._sorted) <= _MOST_PICKLED
         fingerprints = np.empty_like(self._sorted)
         fingerprints[self._order] = self._sorted

@@ -7,8 +7,8 @@ import re
 import warnings
 from array import array
 from collections import Counter
-from dataclasses import dataclass
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn

@@ -6,7 +6,7 @@ count for the task, step 1 (lengths), step 2 (codes), and the codebooks fitted o
 
 from __future__ import annotations
 
-from skadacomp._learning.learner import Learned, Settings, Task, learn
+from skadacomp._learning.learner import Learned, Settings, Task, fine_tune_table, learn
 from skadacomp._learning.lengths import Budget, Rate
 
-__all__ = ["Budget", "Learned", "Rate", "Settings", "Task", "learn"]
+__all__ = ["Budget", "Learned", "Rate", "Settings", "Task", "fine_tune_table", "learn"]

@@ -1,11 +1,13 @@
 """Step 2: each word learns its codes.
 
-The encoder is a linear layer tied to the decoder: its weights are the codewords. It scores the first
-codebook's codewords, takes the best, takes off what that codeword already explains, and goes on, so
-it is the residual quantizer's greedy search written as a network, and a gradient can pass through.
+The encoder is a linear layer tied to the decoder: its weights are the codewords. It scores the
+first codebook's codewords, takes the best, takes off what that one explains already, and goes on:
+a residual quantizer's greedy search written as a network, so that a gradient can pass through.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,7 +18,13 @@ from torch.nn import functional
 from skadacomp._codes import code_matrix
 from skadacomp._encoder import chunks
 
-Floats = NDArray[np.floating]
+
+class Rows(Protocol):
+    """Whatever gives the rows of a table for their ids: an array, or a stand-in for one."""
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """Rows, one for each id."""
+        ...
 
 
 def residual_kmeans(
@@ -92,21 +100,21 @@ def _nearest(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 
 def refit_codebooks(
     codes: NDArray[np.int32],
-    vectors: NDArray[np.floating],
+    vectors: Rows,
     mean: NDArray[np.floating],
     trained: NDArray[np.floating],
     pull: float = 1e-4,
 ) -> NDArray[np.float32]:
     """Fit the codebooks to the table by least squares, with the codes fixed.
 
-    Code features hold what the task learned whatever the codebooks are, so these may rebuild the
-    pretrained vectors as well as the codes allow.
+    Training moved them to serve the task's head. Code features hold what the task learned whatever
+    the codebooks are, so at last these rebuild the fine-tuned vectors as well as the codes allow.
 
     Parameters
     ----------
     codes : ndarray (n_words, n_codebooks)
         -1 beyond a word's length; words without any code are left out.
-    vectors : ndarray (n_words, n_dims)
+    vectors : Rows (n_words, n_dims)
     mean : ndarray (n_dims,)
     trained : ndarray (n_codebooks, n_codewords, n_dims)
         Where codewords stay that the codes leave undecided.
@@ -138,6 +146,8 @@ class TiedEncoder(nn.Module):
     sharpness : Tensor (n_codebooks,)
         Inverse temperature of the soft choice in each codebook: one over the error left to it.
     """
+
+    sharpness: torch.Tensor
 
     def __init__(self, codebooks: torch.Tensor, sharpness: torch.Tensor) -> None:
         super().__init__()

@@ -76,7 +76,7 @@ class PooledClassifier(nn.Module):
         )
 
     def metric(self) -> torch.Tensor:
-        """Directions of the vectors' space that the head reads, (n_dims, n_dims), largest eigenvalue 1.
+        """Weigh directions by how the head reads them, (n_dims, n_dims), largest eigenvalue 1.
 
         Only differences between classes decide, so the classes' mean weight is taken off.
         """

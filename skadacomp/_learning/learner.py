@@ -25,9 +25,10 @@ from skadacomp._learning.lengths import (
     choose_within,
     significance,
 )
+from skadacomp._learning.space import Overlay, find_space
 from skadacomp._learning.student import Student, Targets
 from skadacomp._learning.teacher import Split, Teacher, fine_tune
-from skadacomp._learning.trainer import Batch, Documents, Trainer, batch_size, pick_device
+from skadacomp._learning.trainer import Documents, Trainer, batch_size, pick_device
 
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
@@ -117,87 +118,12 @@ class Learned:
     history: list[dict[str, float]]
 
 
-@dataclass(frozen=True)
-class Space:
-    """A linear image of the vectors in which distances count as the task's head counts them.
-
-    Parameters
-    ----------
-    centre : ndarray (n_dims,)
-    metric : ndarray (n_dims, n_dims)
-        An image is ``(vector - centre) @ metric``; the rows' weighted mean square there is 1.
-    """
-
-    centre: NDArray[np.float64]
-    metric: NDArray[np.float64]
-
-    def image(self, vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Map vectors into the space."""
-        return ((vectors - self.centre) @ self.metric).astype(np.float32)
-
-
-def find_space(
-    vectors: NDArray[np.floating],
-    weights: NDArray[np.float64],
-    gram: NDArray[np.floating] | None,
-    floor: float = 0.05,
-) -> Space:
-    """Weigh each direction by how much the head reads it, and none by less than `floor`.
-
-    Parameters
-    ----------
-    gram : ndarray (n_dims, n_dims) or None
-        The head's metric, largest eigenvalue 1; None weighs all directions alike.
-    """
-    n_dims = vectors.shape[1]
-    centre, energy = np.zeros(n_dims), np.zeros((n_dims, n_dims))
-    for part in chunks(len(vectors), n_dims):
-        block = vectors[part].astype(np.float64)
-        centre += weights[part] @ block
-        energy += (block * weights[part, None]).T @ block
-    energy -= np.outer(centre, centre)
-    values, axes = np.linalg.eigh(np.eye(n_dims) if gram is None else gram + floor * np.eye(n_dims))
-    root = (axes * np.sqrt(values)) @ axes.T
-    total = np.trace(root @ energy @ root)
-    return Space(centre, root / np.sqrt(total) if total > 0 else root)
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """A table with some rows replaced, without a copy of it.
-
-    Parameters
-    ----------
-    vectors : ndarray (n_words, n_dims)
-    rows : ndarray (n_replaced,) of int64
-        Ascending.
-    values : ndarray (n_replaced, n_dims)
-    """
-
-    vectors: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    values: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the table."""
-        return self.vectors.shape
-
-    def __getitem__(self, part: slice) -> NDArray[np.float32]:
-        block = np.array(self.vectors[part], dtype=np.float32)
-        first, last = np.searchsorted(self.rows, (part.start, part.stop))
-        block[self.rows[first:last] - part.start] = self.values[first:last]
-        return block
-
-    def rows_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Take single rows."""
-        block = np.array(self.vectors[rows], dtype=np.float32)
-        replaced = np.isin(rows, self.rows)
-        block[replaced] = self.values[np.searchsorted(self.rows, rows[replaced])]
-        return block
+def fine_tune_table(vectors: NDArray[np.float32], task: Task, settings: Settings) -> Overlay:
+    """Fine-tune the table on the task at full precision: the teacher of `learn`, by itself."""
+    with tqdm(total=settings.max_iter, disable=not settings.verbose, unit="epoch") as bar:
+        learner = _Learner(vectors, task, settings, bar)
+        learner._prepare_task(task)
+        return learner.table
 
 
 def learn(vectors: NDArray[np.float32], task: Task | None, settings: Settings) -> Learned:
@@ -269,14 +195,15 @@ class _Learner:
         # Documents weigh about 1 whatever the pooling, so that one learning rate fits all.
         scale = totals if task.average else np.full(len(totals), totals[task.train].mean())
         weights = sparse.csr_matrix(sparse.diags_array(1 / np.maximum(scale, 1e-12)) @ weights)
-        parts = (
+        train, held_out = (
             Documents(weights[i].astype(np.float32), task.labels[i])
             for i in (task.train, task.held_out)
         )
-        self.split = Split(*parts, average=task.average, n_classes=int(task.labels.max()) + 1)
+        self.split = Split(train, held_out, task.average, n_classes=int(task.labels.max()) + 1)
         self.significance = significance(task.counts[task.train], self.n_words)
         self.teacher = self._fine_tune()
-        self.table = Overlay(self.vectors, self.active, _array(self.teacher.vectors))
+        tuned = _array(self.teacher.vectors).astype(np.float32)
+        self.table = Overlay(self.vectors, self.active, tuned)
         self.space = find_space(self.table, self.significance, _array(self.teacher.head.metric()))
 
     def _fine_tune(self) -> Teacher:
@@ -428,9 +355,7 @@ class _Learner:
             errors[rows, 1:] = _array((left**2).sum(2)) * self.significance[rows, None]
         return codes, errors
 
-    def _encode_table(
-        self, encoder: RowEncoder
-    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    def _encode_table(self, encoder: RowEncoder) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Encode every row of the fine-tuned table.
 
         Returns
@@ -454,7 +379,7 @@ class _Learner:
 
     def _images(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """Rows of the fine-tuned table in the space; `rows` ascending."""
-        return self._tensor(self.space.image(self.table.rows_at(rows)))
+        return self._tensor(self.space.image(self.table[rows]))
 
     def _finish(self, student: Student) -> Learned:
         """Fix the codes and fit the codebooks once more."""
@@ -470,7 +395,7 @@ class _Learner:
         return Learned(
             choices=self.choices,
             codes=codes,
-            codebooks=refit_codebooks(codes, self.vectors, mean, trained),
+            codebooks=refit_codebooks(codes, self.table, mean, trained),
             mean=mean,
             encoder=self._row_encoder(codebooks),
             history=self.history,

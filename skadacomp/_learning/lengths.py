@@ -1,8 +1,8 @@
 """Step 1: each word learns its code length.
 
 A word's length is where what it costs in bits and what its vector's error costs the task balance.
-The start is rate-distortion theory with word frequencies; a straight-through Gumbel-softmax (Jang et
-al. 2017) then lets the task's own loss move it.
+The start is rate-distortion theory with word frequencies; a straight-through Gumbel-softmax (Jang
+et al. 2017) then lets the task's own loss move it.
 """
 
 from __future__ import annotations
@@ -140,7 +140,9 @@ def choose_within(cost: Floats, rate: Rate, budget: Budget) -> tuple[Choices, fl
     # A first guess: the error that a bit saves on average.
     saved = (cost[:, 0] - cost[:, -1]).mean() / rate.bits()[:, -1].mean()
     exponent, step = np.log2(max(saved, 1e-30)), 1.0
-    low, high = None, None  # (log multiplier, choices) above the limit, and within it
+    # (log multiplier, choices) above the limit, and within it
+    low: tuple[float, Choices] | None = None
+    high: tuple[float, Choices] | None = None
     for _ in range(60):
         choices = choose(cost, rate, 2.0**exponent)
         size = budget.size_of(choices)
@@ -158,8 +160,9 @@ def choose_within(cost: Floats, rate: Rate, budget: Budget) -> tuple[Choices, fl
             exponent, step = exponent + (step if low else -step), step * 2
             if abs(exponent) > 200:  # every word has its shortest, or its longest, length
                 break
-    if not high:
-        return low[1], 2.0**exponent
+    if high is None:
+        # The shortest lengths are the least there is, and the estimator has seen that they fit.
+        return np.zeros(len(cost), np.uint8), 2.0**exponent
     return (_fill(low[1], high[1], budget) if low else high[1]), 2.0 ** high[0]
 
 
@@ -191,6 +194,10 @@ class LengthLogits(nn.Module):
     n_codebooks : int
         The longest of them.
     """
+
+    start: torch.Tensor  # (n_words, n_candidates)
+    nested: torch.Tensor  # (n_candidates, n_codebooks), 1 where a length uses a codebook
+    kept: torch.Tensor  # (n_candidates,), 0 for the length that drops a word
 
     def __init__(self, excess: torch.Tensor, candidates: tuple[int, ...], n_codebooks: int) -> None:
         super().__init__()

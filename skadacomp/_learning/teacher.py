@@ -17,6 +17,8 @@ from skadacomp._learning.trainer import Batch, Documents, Trainer, batch_size
 class Teacher(nn.Module):
     """Word vectors of the task's words and a head, both trained on the task."""
 
+    pretrained: torch.Tensor
+
     def __init__(self, vectors: torch.Tensor, head: PooledClassifier) -> None:
         super().__init__()
         self.register_buffer("pretrained", vectors)

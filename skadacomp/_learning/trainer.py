@@ -18,7 +18,12 @@ def pick_device(device: str) -> torch.device:
     """Turn ``"auto"`` into the accelerator when there is one, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={device!r} is not there to train on; 'auto' and 'cpu' always are. ({error})"
+        ) from error
 
 
 @dataclass(frozen=True)

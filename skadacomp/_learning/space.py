@@ -1,0 +1,91 @@
+"""Where distances count as the task counts them, and the fine-tuned table that lies there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skadacomp._encoder import chunks
+
+
+@dataclass(frozen=True)
+class Space:
+    """A linear image of the vectors in which distances count as the task's head counts them.
+
+    Parameters
+    ----------
+    centre : ndarray (n_dims,)
+    metric : ndarray (n_dims, n_dims)
+        An image is ``(vector - centre) @ metric``; the rows' weighted mean square there is 1.
+    """
+
+    centre: NDArray[np.float64]
+    metric: NDArray[np.float64]
+
+    def image(self, vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Map vectors into the space."""
+        return ((vectors - self.centre) @ self.metric).astype(np.float32)
+
+
+def find_space(
+    vectors: Overlay,
+    weights: NDArray[np.float64],
+    gram: NDArray[np.floating] | None,
+    floor: float = 0.05,
+) -> Space:
+    """Weigh each direction by how much the head reads it, and none by less than `floor`.
+
+    Parameters
+    ----------
+    vectors : Overlay (n_words, n_dims)
+    weights : ndarray (n_words,)
+        How much each row counts; they sum to 1.
+    gram : ndarray (n_dims, n_dims) or None
+        The head's metric, largest eigenvalue 1; None weighs all directions alike.
+    """
+    n_dims = vectors.shape[1]
+    centre, energy = np.zeros(n_dims), np.zeros((n_dims, n_dims))
+    for part in chunks(len(vectors), n_dims):
+        block = vectors[part].astype(np.float64)
+        centre += weights[part] @ block
+        energy += (block * weights[part, None]).T @ block
+    energy -= np.outer(centre, centre)
+    values, axes = np.linalg.eigh(np.eye(n_dims) if gram is None else gram + floor * np.eye(n_dims))
+    root = (axes * np.sqrt(values)) @ axes.T
+    total = np.trace(root @ energy @ root)
+    return Space(centre, root / np.sqrt(total) if total > 0 else root)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A table with some rows replaced, without a copy of it. Index it with ascending row ids.
+
+    Parameters
+    ----------
+    vectors : ndarray (n_words, n_dims)
+    rows : ndarray (n_replaced,) of int64
+        Ascending.
+    values : ndarray (n_replaced, n_dims)
+    """
+
+    vectors: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the table."""
+        return self.vectors.shape
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        if isinstance(rows, slice):
+            rows = np.arange(rows.start, rows.stop)
+        block = np.array(self.vectors[rows], dtype=np.float32)
+        replaced = np.isin(rows, self.rows, assume_unique=True)
+        block[replaced] = self.values[np.searchsorted(self.rows, rows[replaced])]
+        return block
