@@ -14,7 +14,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
-    "sphinx.ext.mathjax",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
@@ -23,6 +22,7 @@ exclude_patterns = ["_build", "examples"]  # the gallery writes auto_examples/ f
 
 # API pages: one for each public name, its own methods with it.
 autosummary_generate = True
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # numpydoc's sections give the types
 numpydoc_show_class_members = False  # the class template lists them
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "PR03", "PR04", "PR07"}

@@ -326,6 +326,7 @@ class CompressedTable:
         Parameters
         ----------
         words : sequence of str
+            Which words to look up.
 
         Returns
         -------
@@ -507,6 +508,7 @@ class CompressedTable:
         Parameters
         ----------
         path : str or path-like
+            What `save` wrote.
 
         Returns
         -------

@@ -135,7 +135,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         Bytes of all of these but the vocabulary.
     compression_ratio_ : float
         Bytes of the float32 table over `nbytes_`.
-    history_ : dict of str to ndarray of float, shape (n_iter_,)
+    history_ : dict of str to ndarray of float, one number an epoch
         "loss" on the held-out part, "task_score" (accuracy there; with a task only) and
         "bits_per_word" after each epoch of learning lengths, then codes.
     n_features_in_ : int
@@ -512,7 +512,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        input_features : array-like of str, shape (n_features_in_,), default=None
+        input_features : array-like of str, length n_dims, default=None
             Only checked against the table's columns.
 
         Returns

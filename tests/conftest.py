@@ -1,0 +1,30 @@
+"""A small table and a task that it can decide."""
+
+import numpy as np
+import pytest
+
+from skadacomp import EmbeddingTable
+
+N_WORDS, N_DIMS, N_DOCUMENTS = 300, 8, 240
+
+
+@pytest.fixture(scope="session")
+def table():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(N_WORDS, N_DIMS)).astype(np.float32)
+    return EmbeddingTable([f"word{i}" for i in range(N_WORDS)], vectors)
+
+
+@pytest.fixture(scope="session")
+def documents():
+    """Row ids of each document's words."""
+    random = np.random.default_rng(1)
+    return [random.integers(0, N_WORDS, 12).tolist() for _ in range(N_DOCUMENTS)]
+
+
+@pytest.fixture(scope="session")
+def task(table, documents):
+    """Texts, and labels that the first dimension of their mean vector decides."""
+    texts = [" ".join(table.words[i] for i in document) for document in documents]
+    means = np.array([table.vectors[document].mean(0) for document in documents])
+    return texts, np.where(means[:, 0] > 0, "up", "down")
