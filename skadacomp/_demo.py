@@ -240,8 +240,9 @@ def _rebuild_words(table: EmbeddingTable, shipped: CompressedTable) -> None:
     """Rebuild a few words and set them beside their full-precision vectors."""
     words = ["coffee", "election", "goalkeeper", "broadband", "profits"]
     print("\nWords rebuilt from the artifact, as seen from the mean vector:")
-    for word in words:
-        row = table.index[word]  # type: ignore[index]
+    rows = table.index or {}
+    for word in filter(rows.__contains__, words):
+        row = rows[word]
         n_codes = shipped.code_lengths[row]
         if n_codes == 0:
             print(f"  {word:<12} dropped: the task does not need it")

@@ -241,7 +241,8 @@ class _Learner:
         """Put the model together that training starts from."""
         rate = self.settings.rate
         total = (cost + self.multiplier * rate.bits(self.choices))[self.active]
-        excess = (total - total.min(1, keepdims=True)) / self.multiplier
+        # Where bits cost next to nothing, a worse candidate is worse beyond all bounds.
+        excess = np.minimum((total - total.min(1, keepdims=True)) / self.multiplier, 1e6)
         targets = Targets(
             self._images(self.active),
             self._tensor(self.space.centre @ self.space.metric),
@@ -267,6 +268,10 @@ class _Learner:
         if budget is None:
             self.choices = choose(cost, rate, self.multiplier)
         else:
+            # A longer code may rebuild a word worse, by a little, but a budget is there to be
+            # used: longer counts as at least as good, and by a hair as better.
+            hair = 1e-9 * cost[:, 0].mean() * np.arange(cost.shape[1])
+            cost = np.minimum.accumulate(cost, axis=1) - hair
             self.choices, self.multiplier = choose_within(cost, rate, budget)
 
     def _stage(self, student: Student, *, lengths_move: bool) -> None:

@@ -1,0 +1,337 @@
+"""The estimator: every way of calling it, its budgets, and what it says to bad input."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import CountVectorizer
+
+from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
+
+QUICK = {"max_iter": 3, "random_state": 0}
+
+
+def compressor(**parameters):
+    return AdaptiveCodebookCompressor(**{**QUICK, **parameters})
+
+
+@pytest.fixture(scope="module")
+def fitted(table, task):
+    return compressor().fit(table, *task)
+
+
+@pytest.fixture(scope="module")
+def forms(table, task, documents):
+    """The same documents in the four forms."""
+    texts, _ = task
+    return {
+        "text": texts,
+        "words": [text.split() for text in texts],
+        "ids": documents,
+        "counts": CountVectorizer(vocabulary=table.index).transform(texts),
+    }
+
+
+# -- ways of calling fit -----------------------------------------------------------------------
+
+
+def test_every_call_of_the_contract_gives_the_same(table, task, fitted):
+    texts, labels = task
+    same = [
+        compressor().fit(table, X_task=texts, y_task=labels),
+        compressor().fit(embeddings=table, X_task=texts, y_task=labels),
+        compressor(embeddings=table).fit(texts, labels),
+        compressor(embeddings=table).fit(texts, y=labels),
+        compressor(embeddings=table).fit(X_task=texts, y_task=labels),
+    ]
+    for other in same:
+        np.testing.assert_array_equal(other.codes_, fitted.codes_)
+        np.testing.assert_array_equal(other.codebooks_, fitted.codebooks_)
+
+
+@pytest.mark.parametrize("form", ["words", "ids", "counts"])
+def test_documents_in_any_form_give_the_same(table, task, forms, fitted, form):
+    other = compressor().fit(table, forms[form], task[1])
+    np.testing.assert_array_equal(other.codes_, fitted.codes_)
+    difference = other.transform(forms[form]) - fitted.transform(forms["text"])
+    assert abs(difference).max() == 0
+
+
+def test_a_table_may_come_as_array_frame_or_path(table, task, documents, fitted, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(table.vectors, index=list(table.words))
+    np.save(tmp_path / "table.npy", table.vectors)
+    (tmp_path / "table.words.txt").write_text("\n".join(table.words), encoding="utf-8")
+    for source in (frame, tmp_path / "table.npy"):
+        np.testing.assert_array_equal(compressor().fit(source, *task).codes_, fitted.codes_)
+    array = compressor().fit(np.asarray(table.vectors, np.float64), documents, task[1])
+    np.testing.assert_array_equal(array.codes_, fitted.codes_)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 1, 2], ["a", "b", "c"], [True, False], [-1.0, 1.0], np.array(["x", "y"], object)],
+    ids=["int", "str", "bool", "float", "object"],
+)
+def test_labels_of_any_type(table, task, labels):
+    y = np.resize(labels, len(task[0]))
+    assert compressor(max_iter=1).fit(table, task[0], y).history_["task_score"].max() <= 1
+
+
+@pytest.mark.parametrize("n_codewords", [2, 3, 4, 16, 256])
+def test_codes_of_one_bit_and_of_several(table, task, n_codewords):
+    fit = compressor(n_codewords=n_codewords, code_lengths=(0, 2), max_iter=1).fit(table, *task)
+    assert fit.codes_.max() < n_codewords
+    assert fit.codebooks_.shape == (2, n_codewords, table.n_dims)
+
+
+def test_without_a_task_it_learns_to_rebuild(table):
+    coarse = compressor(code_lengths=(1,)).fit(table)
+    fine = compressor(code_lengths=(8,), n_codewords=16).fit(table)
+    errors = [
+        np.mean((c.inverse_transform(c.transform(table)) - table.vectors) ** 2)
+        for c in (coarse, fine)
+    ]
+    assert errors[1] < errors[0] / 4 < table.vectors.var() / 4
+    assert "task_score" not in fine.history_
+
+
+def test_rows_with_labels_are_samples(table):
+    labels = table.vectors[:, 0] > 0
+    fit = compressor(max_iter=10).fit(table.vectors, labels)
+    assert fit.history_["task_score"].max() > 0.8
+
+
+def test_same_seed_same_codes_other_seed_other_codes(table, task, fitted):
+    np.testing.assert_array_equal(compressor().fit(table, *task).codes_, fitted.codes_)
+    assert (compressor(random_state=1).fit(table, *task).codes_ != fitted.codes_).any()
+
+
+def test_verbose_shows_a_bar(table, task, capsys):
+    compressor(verbose=1).fit(table, *task)
+    assert "codes" in capsys.readouterr().err
+    compressor(verbose=0).fit(table, *task)
+    assert capsys.readouterr().err == ""
+
+
+# -- what fit leaves ---------------------------------------------------------------------------
+
+
+def test_fitted_attributes_fit_each_other(table, task, fitted):
+    sizes = fitted.sizes_
+    assert set(sizes) == {"codes", "lengths", "codebooks", "vocabulary"}
+    assert fitted.nbytes_ == sum(sizes.values()) - sizes["vocabulary"]
+    assert fitted.compression_ratio_ == table.nbytes / fitted.nbytes_
+    np.testing.assert_array_equal((fitted.codes_ >= 0).sum(1), fitted.code_lengths_)
+    assert set(fitted.code_lengths_) <= {0, 2, 4, 8}
+    assert {len(values) for values in fitted.history_.values()} == {fitted.n_iter_}
+    assert set(fitted.history_) == {"loss", "task_score", "bits_per_word"}
+    assert fitted.n_features_in_ == table.n_dims
+
+
+def test_a_dropped_word_is_skipped_and_is_the_mean(table, task, fitted):
+    lengths = fitted.code_lengths_
+    dropped, kept = np.flatnonzero(lengths == 0)[0], np.flatnonzero(lengths)[0]
+    shipped = fitted.compressed_
+    assert len(shipped) == table.n_words
+    assert table.words[dropped] not in shipped
+    with pytest.raises(KeyError, match=table.words[dropped]):
+        shipped[table.words[dropped]]
+    np.testing.assert_array_equal(shipped.vectors([int(dropped)])[0], shipped.mean)
+    with_it = fitted.transform([[int(kept), int(dropped)]])
+    assert abs(with_it - fitted.transform([[int(kept)]])).max() == 0
+    assert fitted.transform([[int(dropped)]]).nnz == 0
+    np.testing.assert_allclose(
+        fitted.inverse_transform(fitted.transform(table))[dropped], shipped.mean
+    )
+
+
+# -- transform ---------------------------------------------------------------------------------
+
+
+def test_code_features_hold_all_that_vectors_hold(table, task, fitted):
+    np.testing.assert_allclose(
+        fitted.inverse_transform(fitted.transform(table)),
+        fitted.compressed_.vectors(np.arange(table.n_words)),
+        atol=1e-5,
+    )
+    features = fitted.transform(task[0])
+    assert features.dtype == np.float32
+    dense = compressor(output="vectors").fit(table, *task).transform(task[0])
+    np.testing.assert_allclose(fitted.inverse_transform(features), dense, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_documents_pool_their_kept_words(table, task, documents, pooling):
+    fit = compressor(pooling=pooling).fit(table, *task)
+    pooled = fit.inverse_transform(fit.transform(documents))
+    for document, vector in zip(documents[:20], pooled, strict=False):
+        kept = [i for i in document if fit.code_lengths_[i]]
+        words = fit.compressed_.vectors(kept)
+        expected = words.mean(0) if pooling == "mean" else words.sum(0)
+        np.testing.assert_allclose(vector, expected, atol=1e-4)
+
+
+def test_a_row_has_its_codes_whatever_its_company(table, fitted):
+    whole = fitted.transform(table)
+    order = np.random.default_rng(0).permutation(table.n_words)
+    assert abs(fitted.transform(table.vectors[order]) - whole[order]).max() == 0
+    assert abs(fitted.transform(table.vectors[5:6]) - whole[5]).max() == 0
+
+
+@given(st.lists(st.floats(-100, 100, width=32), min_size=8, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_any_vector_gets_codes_of_the_encoder(fitted, vector):
+    features = fitted.transform(np.array([vector], np.float32))
+    assert features.shape == (1, 33)
+    assert features.sum() == fitted.compressed_.n_codebooks + 1  # new rows get all codes
+
+
+def test_documents_without_known_words_are_zeros(fitted):
+    features = fitted.transform(["", "nothing known here"])
+    assert features.nnz == 0
+    assert features.shape == (2, 33)
+
+
+# -- budgets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [1.0, 2.5, 6.0])
+@pytest.mark.parametrize("with_task", [True, False])
+def test_bits_per_word_are_met(table, task, budget, with_task):
+    fit = compressor(bits_per_word=budget).fit(table, *(task if with_task else ()))
+    bits = 8 * (fit.sizes_["codes"] + fit.sizes_["lengths"]) / table.n_words
+    assert 0.95 * budget <= bits <= budget
+
+
+@pytest.mark.parametrize("budget", [1400, 1700, 2000])
+def test_max_bytes_are_met_on_disk(table, task, budget, tmp_path):
+    fit = compressor(max_bytes=budget).fit(table, *task)
+    fit.compressed_.save(tmp_path / "words.safetensors")
+    assert 0.95 * budget <= (tmp_path / "words.safetensors").stat().st_size <= budget
+
+
+def test_a_budget_beyond_need_gives_the_longest_codes(table, task):
+    fit = compressor(max_bytes=10**6).fit(table, *task)
+    assert (fit.code_lengths_ == 8).all()
+
+
+def test_a_larger_penalty_gives_a_smaller_table(table, task):
+    sizes = [compressor(size_penalty=p).fit(table, *task).nbytes_ for p in (0.001, 0.02, 0.4)]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+# -- bad input ---------------------------------------------------------------------------------
+
+
+def _with(table, row, column, value):
+    vectors = table.vectors.copy()
+    vectors[row, column] = value
+    return vectors
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        (lambda t: _with(t, 3, 2, np.nan), "NaN at row 3, column 2"),
+        (lambda t: _with(t, 4, 1, np.inf), "infinity at row 4, column 1"),
+        (lambda t: t.vectors[:0], r"0 sample\(s\)"),
+        (lambda t: t.vectors[0], "Expected 2D array"),
+        (lambda t: t.vectors[None], "dim 3"),
+    ],
+    ids=["NaN", "infinity", "no rows", "one dimension", "three dimensions"],
+)
+def test_a_bad_table_is_refused(table, embeddings, message):
+    with pytest.raises(ValueError, match=message):
+        compressor().fit(embeddings(table))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda x, y: (x, None), "y_task is missing"),
+        (lambda x, y: (None, y), "X_task is missing"),
+        (lambda x, y: (x, y[:-1]), "239 labels for 240 documents"),
+        (lambda x, y: ([], []), "X is empty"),
+        (lambda x, y: (x, ["same"] * len(x)), "one class only, 'same'"),
+        (lambda x, y: ("text", y), "string object received"),
+        (lambda x, y: (["unknown"] * len(x), y), "no word of the embedding table"),
+        (lambda x, y: (x, np.linspace(0, 1, len(x))), "continuous"),
+        (lambda x, y: ([[300]] * len(x), y), r"row id 300, which must be in \[0, 300\)"),
+    ],
+)
+def test_a_bad_task_is_refused(table, task, arguments, message):
+    X_task, y_task = arguments(*task)
+    with pytest.raises(ValueError, match=message):
+        compressor().fit(table, X_task=X_task, y_task=y_task)
+
+
+def test_labels_that_fit_neither_rows_nor_documents(table, task):
+    with pytest.raises(ValueError, match="240 entries and the table 300 rows"):
+        compressor().fit(table, task[1])
+
+
+def test_a_document_of_the_wrong_type(table, task):
+    with pytest.raises(TypeError, match=r"X\[1\] is of type NoneType"):
+        compressor().fit(table, ["word1", None], ["a", "b"])
+
+
+def test_counts_with_the_wrong_number_of_columns(table, task, forms):
+    with pytest.raises(ValueError, match=r"\(240, 299\).*n_words=300"):
+        compressor().fit(table, forms["counts"][:, 1:], task[1])
+
+
+@pytest.mark.parametrize(
+    ("code_lengths", "message"),
+    [
+        ((), "empty"),
+        ((-1, 2), "holds -1; the least is 0"),
+        ((4, 2), r"as \(2, 4\) does"),
+        ((2, 2), "without repeats"),
+        ((0,), "drop every word"),
+        ((0, 1.5), "whole numbers"),
+    ],
+)
+def test_bad_code_lengths(table, code_lengths, message):
+    with pytest.raises(ValueError, match=message):
+        compressor(code_lengths=code_lengths).fit(table)
+
+
+@pytest.mark.parametrize("name", ["max_bytes", "bits_per_word"])
+def test_a_budget_too_small_names_the_smallest(table, task, name):
+    with pytest.raises(ValueError, match=rf"{name}=.* smallest possible is") as refused:
+        compressor(code_lengths=(2, 4), **{name: 1}).fit(table, *task)
+    smallest = float(str(refused.value).split("smallest possible is ")[1].split(",")[0])
+    compressor(code_lengths=(2, 4), **{name: smallest * 1.001}).fit(table, *task)
+
+
+def test_two_budgets_are_refused(table):
+    with pytest.raises(ValueError, match="two budgets"):
+        compressor(max_bytes=5000, bits_per_word=4.0).fit(table)
+
+
+def test_no_table_and_two_tables(table, task):
+    with pytest.raises(ValueError, match="There is no embedding table"):
+        compressor().fit()
+    with pytest.raises(ValueError, match="came twice"):
+        compressor(embeddings=table).fit(table, *task)
+
+
+def test_a_device_that_is_not_there(table):
+    with pytest.raises(ValueError, match="device='nowhere'"):
+        compressor(device="nowhere").fit(table)
+
+
+def test_transform_refuses_what_does_not_fit(table, fitted):
+    with pytest.raises(NotFittedError):
+        compressor().transform(table)
+    with pytest.raises(ValueError, match="X has 3 features"):
+        fitted.transform(table.vectors[:, :3])
+    with pytest.raises(ValueError, match="5 columns; what transform gives has 33"):
+        fitted.inverse_transform(np.zeros((2, 5)))
+
+
+def test_a_table_without_words_reads_no_text(table, task):
+    with pytest.raises(ValueError, match="no words to look them up in"):
+        compressor().fit(EmbeddingTable(None, table.vectors), *task)
