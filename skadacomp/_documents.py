@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import CountVectorizer
 
-from ._table import EmbeddingTable, is_frame, is_keyed_vectors
+from skadacomp._table import EmbeddingTable, is_frame, is_keyed_vectors
 
 __all__ = ["document_counts", "kind_of", "n_documents", "pool"]
 

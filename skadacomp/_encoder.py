@@ -1,4 +1,4 @@
-"""The encoder as arrays: vectors to codes with numpy alone."""
+"""Vectors to codes, with numpy alone: which row of the table is it, or else what encodes it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from skadacomp._table import row_fingerprints
+from numpy.typing import ArrayLike, NDArray
 
 _CHUNK = 2**22  # numbers in the arrays worked on at once: bounds the memory at any table's size
 
@@ -179,3 +177,43 @@ class RowIndex:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._whole = state["whole"]
         self._set(state["fingerprints"])
+
+
+def row_fingerprints(vectors: ArrayLike) -> NDArray[np.uint64]:
+    """Hash each row of float32 values to 64 bits.
+
+    A row's fingerprint depends on its values alone: not on the other rows, their order, the
+    array's memory layout, nor the sign of a zero. Equal fingerprints mean equal rows but for a
+    chance of about n² / 2**65 among n rows. It is no protection against rows made to collide.
+
+    Parameters
+    ----------
+    vectors : array-like, shape (n, n_dims)
+        Converted to float32.
+
+    Returns
+    -------
+    ndarray of uint64, shape (n,)
+    """
+    rows = np.asarray(vectors)
+    n, n_dims = rows.shape
+    # Raw bits of a bit generator never change between numpy versions, those of a Generator may.
+    multipliers = np.random.PCG64(20200705).random_raw(n_dims) | np.uint64(1)  # (n_dims,)
+    fingerprints = np.empty(n, dtype=np.uint64)
+    for part in chunks(n, n_dims):
+        # Adding 0.0 turns -0.0 into 0.0.
+        block = np.add(rows[part], np.float32(0), dtype=np.float32)
+        bits = _scatter(block.view(np.uint32).astype(np.uint64))  # (n_part, n_dims)
+        fingerprints[part] = _scatter((bits * multipliers).sum(axis=1))
+    return fingerprints
+
+
+def _scatter(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix 64-bit integers one to one, in place, so that every bit reaches the low ones.
+
+    Values such as 0.5 or 3.0 end in many zero bits, which a product alone would keep.
+    """
+    for multiplier in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93):
+        bits *= np.uint64(multiplier)
+        bits ^= bits >> np.uint64(32)
+    return bits

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from safetensors import deserialize, safe_open
 from sklearn.utils import check_array
 
-__all__ = ["EmbeddingTable", "as_table", "row_fingerprints"]
+__all__ = ["DetachedTable", "EmbeddingTable", "as_table", "is_frame", "is_keyed_vectors"]
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -285,47 +285,6 @@ def is_frame(X: Any) -> bool:
 def is_keyed_vectors(X: Any) -> bool:
     """Whether X looks like a gensim KeyedVectors (recognised without importing gensim)."""
     return hasattr(X, "vectors") and hasattr(X, "index_to_key")
-
-
-def row_fingerprints(vectors: npt.ArrayLike) -> npt.NDArray[np.uint64]:
-    """Hash each row of float32 values to 64 bits.
-
-    A row's fingerprint depends on its values alone: not on the other rows, their order, the
-    array's memory layout, nor the sign of a zero. Equal fingerprints mean equal rows but for a
-    chance of about n² / 2**65 among n rows. It is no protection against rows made to collide.
-
-    Parameters
-    ----------
-    vectors : array-like, shape (n, n_dims)
-        Converted to float32.
-
-    Returns
-    -------
-    ndarray of uint64, shape (n,)
-    """
-    rows = np.asarray(vectors)
-    n, n_dims = rows.shape
-    # Raw bits of a bit generator never change between numpy versions, those of a Generator may.
-    multipliers = np.random.PCG64(20200705).random_raw(n_dims) | np.uint64(1)  # (n_dims,)
-    fingerprints = np.empty(n, dtype=np.uint64)
-    step = max(1, _CHUNK_VALUES // max(1, n_dims))
-    for start in range(0, n, step):
-        # Adding 0.0 turns -0.0 into 0.0.
-        block = np.add(rows[start : start + step], np.float32(0), dtype=np.float32)
-        bits = _scatter(block.view(np.uint32).astype(np.uint64))  # (step, n_dims)
-        fingerprints[start : start + step] = _scatter((bits * multipliers).sum(axis=1))
-    return fingerprints
-
-
-def _scatter(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Mix 64-bit integers one to one, in place, so that every bit reaches the low ones.
-
-    Values such as 0.5 or 3.0 end in many zero bits, which a product alone would keep.
-    """
-    for multiplier in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93):
-        bits *= np.uint64(multiplier)
-        bits ^= bits >> np.uint64(32)
-    return bits
 
 
 # -- checks ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._table import EmbeddingTable
+from skadacomp._table import EmbeddingTable
 
 __all__ = ["load_bbc_news", "load_glove"]
 

@@ -26,6 +26,7 @@ PACKAGE = Path(skadacomp.__file__).parent
 # Each room may import those below it. `_learning`, a folder, is one of them.
 ROOMS = [
     "cli",
+    "_demo",
     "__init__",
     "display",
     "metrics",
