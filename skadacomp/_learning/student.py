@@ -114,4 +114,5 @@ class Student(nn.Module):
         """Weighted squared error; the targets' weighted mean square is 1, so it is relative."""
         error = ((vectors - self.targets.images[rows]) ** 2).sum(1)
         weights = self.targets.weights[rows]
-        return (error * weights).sum() / weights.sum()
+        # Documents without a known word have no error, rather than 0 / 0.
+        return (error * weights).sum() / weights.sum().clamp_min(1e-30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,11 +20,28 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
+        # "meta" is a device of torch's that holds no numbers: taking one back shows it.
+        torch.zeros(1, device=device).cpu()
+        return torch.device(device)
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(
             f"device={device!r} is not there to train on; 'auto' and 'cpu' always are. ({error})"
         ) from error
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Train on one CPU thread.
+
+    Batches are too small to gain from more; on a busy machine threads wait for one another many
+    times as long as they compute; and sums come out the same whatever the number of cores.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 @dataclass(frozen=True)
