@@ -218,7 +218,7 @@ def _use_artifact(case: Case, pipeline: Pipeline, folder: Path) -> None:
     print(f"\nSaved {path} ({path.stat().st_size:,} bytes) and opened it again: {shipped}")
     _classify_unseen(case, shipped, pipeline[-1])
     _rebuild_words(case.table, shipped)
-    _draw(shipped, picture)
+    _draw(shipped, case.table, picture)
     print(f"\nPicture: {picture}")
 
 
@@ -253,8 +253,9 @@ def _rebuild_words(table: EmbeddingTable, shipped: CompressedTable) -> None:
         print(f"  {word:<12} codes ({codes}), cosine to the pretrained vector {cosine:.2f}")
 
 
-def _draw(shipped: CompressedTable, picture: Path) -> None:
+def _draw(shipped: CompressedTable, table: EmbeddingTable, picture: Path) -> None:
+    """Draw code length by word; the table names dropped words, which do not ship."""
     from skadacomp.display import CodeLengthDisplay
 
-    display = CodeLengthDisplay.from_compressed(shipped)
+    display = CodeLengthDisplay.from_compressed(shipped, words=table)
     display.figure_.savefig(picture, dpi=150, bbox_inches="tight")

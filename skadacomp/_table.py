@@ -94,13 +94,14 @@ class EmbeddingTable:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], words: Iterable[str] | os.PathLike[str] | None = None
+        cls, path: Any, words: Iterable[str] | os.PathLike[str] | None = None
     ) -> EmbeddingTable:
         """Open a table from a file; the suffix says which kind.
 
         Parameters
         ----------
-        path : str or os.PathLike
+        path : str, os.PathLike or gensim KeyedVectors
+            KeyedVectors in memory are taken as they are. Of files, the suffix tells the kind.
             ``.txt`` or ``.vec``: GloVe or word2vec text in UTF-8, with or without a header line;
             a word may hold spaces, the last n_dims fields are its vector. A word that comes
             twice keeps its first vector. ``.npy``: a 2-D array, memory-mapped.
@@ -126,6 +127,8 @@ class EmbeddingTable:
         ValueError
             If the suffix is none of the above, or the content is not what it says.
         """
+        if is_keyed_vectors(path):
+            return as_table(path)
         file = Path(path).expanduser()
         reader = _READERS.get(file.suffix.lower())
         if reader is None:

@@ -450,7 +450,8 @@ def test_gensim_itself(tmp_path):
 
 
 def test_gensim_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gensim", None)
+    for module in ("gensim", "gensim.models", "gensim.utils"):
+        monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / "t.kv").touch()
     with pytest.raises(ImportError, match=r"Opening t\.kv needs the package gensim.*\[gensim\]"):
         EmbeddingTable.open(tmp_path / "t.kv")
@@ -568,3 +569,10 @@ DICT_INSIDE[0, 0] = {"foo": "bar"}
 def test_as_table_refuses(embeddings, error, match):
     with pytest.raises(error, match=match):
         as_table(embeddings)
+
+
+def test_open_takes_keyed_vectors_in_memory():
+    keyed = types.SimpleNamespace(vectors=VECTORS, index_to_key=WORDS)
+    table = EmbeddingTable.open(keyed)
+    assert table.words == tuple(WORDS)
+    np.testing.assert_array_equal(table.vectors, VECTORS)
