@@ -23,7 +23,7 @@ from skadacomp._vocabulary import Vocabulary
 from skadacomp.datasets import load_bbc_news, load_glove
 
 _PARTS = ("vectors", "codes", "lengths", "codebooks", "vocabulary", "classifier")
-_N_SHOWN = 5  # documents classified, and words rebuilt
+_N_SHOWN = 5  # unseen documents that are classified for show
 
 
 @dataclass(frozen=True)
