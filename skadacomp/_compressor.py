@@ -26,7 +26,7 @@ from sklearn.utils.validation import (
 
 from skadacomp._codes import MAX_CANDIDATES, code_matrix
 from skadacomp._compressed import CompressedTable
-from skadacomp._documents import document_counts, kind_of, pool
+from skadacomp._documents import document_counts, document_sequences, kind_of, pool
 from skadacomp._encoder import RowEncoder, RowIndex
 from skadacomp._sizes import SizeModel
 from skadacomp._table import (
@@ -73,6 +73,23 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         Budget in bytes: the size of the file that ``compressed_.save`` writes, vocabulary
         included. Met like `bits_per_word`; only one of the two may be given.
 
+    head : {"linear", "convolutional"}, default="linear"
+        The task head that lengths and codes learn to serve: what will read the documents.
+        "linear" is a linear classifier on a document's pooled words. "convolutional" reads the
+        words in their order with filters 3, 4 and 5 words wide (Kim 2014 [2]_), so X_task must have
+        an order: text, words or ids. It takes many times as long.
+
+    init : {"residual-kmeans", "random"}, default="residual-kmeans"
+        Where learning starts. "residual-kmeans" fine-tunes the table, quantizes it in the
+        directions that the head reads, and balances each word's bits against its error. "random"
+        is the plain form of the method, for comparison: random codewords, all lengths equally
+        likely, the pretrained vectors as they are.
+
+    length_method : {"gumbel-softmax", "rate-distortion", "frequency"}, default="gumbel-softmax"
+        What decides the code lengths. "gumbel-softmax" learns them on the task's loss, from where
+        `init` starts. "rate-distortion" keeps that start, which weighs a word's frequency and its
+        error. "frequency" gives the more frequent word the longer code, whatever it means.
+
     size_penalty : float, default=0.02
         Without a budget: the loss that one more bit a word, as a mean over the table, has to
         save. The unit of loss is nats per document, or with no task the relative squared error.
@@ -107,7 +124,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
     validation_fraction : float, default=0.15
         Part of X_task that is held out, stratified where the classes allow it, to say when to
-        stop. A task of fewer than 20 documents is too small to spare any.
+        stop. A task of fewer than 20 documents is too small to spare any. Not used where `fit`
+        is given X_val.
 
     random_state : int, RandomState instance or None, default=None
         Decides the held-out part, the starting codebooks, the batches and the sampled lengths.
@@ -162,6 +180,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     ----------
     .. [1] Y. Kim, K.-M. Kim and S. Lee, "Adaptive Compression of Word Embeddings", ACL 2020.
 
+    .. [2] Y. Kim, "Convolutional Neural Networks for Sentence Classification", EMNLP 2014.
+
     Examples
     --------
     >>> import numpy as np
@@ -182,6 +202,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "n_codewords": [Interval(Integral, 2, 4096, closed="both")],
         "bits_per_word": [None, Interval(Real, 0, None, closed="neither")],
         "max_bytes": [None, Interval(Real, 0, None, closed="neither")],
+        "head": [StrOptions({"linear", "convolutional"})],
+        "init": [StrOptions({"residual-kmeans", "random"})],
+        "length_method": [StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
         "size_penalty": [Interval(Real, 0, None, closed="neither")],
         "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
         "pooling": [StrOptions({"mean", "sum"})],
@@ -208,6 +231,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         n_codewords: int = 4,
         bits_per_word: float | None = None,
         max_bytes: int | None = None,
+        head: Literal["linear", "convolutional"] = "linear",
+        init: Literal["residual-kmeans", "random"] = "residual-kmeans",
+        length_method: Literal["gumbel-softmax", "rate-distortion", "frequency"] = "gumbel-softmax",
         size_penalty: float = 0.02,
         reconstruction_weight: float = 0.1,
         pooling: Literal["mean", "sum"] = "mean",
@@ -227,6 +253,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         self.n_codewords = n_codewords
         self.bits_per_word = bits_per_word
         self.max_bytes = max_bytes
+        self.head = head
+        self.init = init
+        self.length_method = length_method
         self.size_penalty = size_penalty
         self.reconstruction_weight = reconstruction_weight
         self.pooling = pooling
@@ -245,7 +274,14 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     # tools call. It is X_task when a third argument brings the labels.
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, embeddings: Any = None, y: Any = None, y_task: Any = None, *, X_task: Any = None
+        self,
+        embeddings: Any = None,
+        y: Any = None,
+        y_task: Any = None,
+        *,
+        X_task: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
     ) -> Self:
         """Learn code lengths, codes and codebooks.
 
@@ -264,6 +300,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             Labels of the documents, of any type, of two classes or more.
         X_task : documents, default=None
             Strings, lists of words, lists of row ids, or a sparse (n_documents, n_words) matrix.
+        X_val : documents, default=None
+            Documents that say when to stop, instead of a part of X_task.
+        y_val : array-like of shape (n_val_documents,), default=None
+            Their labels, each of which y_task holds too.
 
         Returns
         -------
@@ -277,7 +317,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             If the table or the task cannot be learned from, or the budget cannot be met; the
             message says which, where, and what would do.
         """
-        table, task, settings = self._problem(embeddings, y, y_task, X_task)
+        table, task, settings = self._problem(embeddings, y, y_task, X_task, X_val, y_val)
 
         from skadacomp._learning import learn  # torch: for fit alone
 
@@ -285,15 +325,20 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         return self
 
     def _problem(
-        self, embeddings: Any, y: Any, y_task: Any, X_task: Any
+        self, embeddings: Any, y: Any, y_task: Any, X_task: Any, X_val: Any, y_val: Any
     ) -> tuple[EmbeddingTable, Task | None, Settings]:
         """Turn what `fit` was given into what there is to learn."""
         candidates = self._checked_code_lengths()
         source, documents, labels = self._resolve(embeddings, y, y_task, X_task)
+        _check_validation(X_val, y_val, documents)
         table = as_table(source)
         self._note_features(source, table)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        task = self._task(table, documents, labels, seed)
+        task = None
+        if X_val is not None:
+            task = self._validated_task(table, documents, labels, X_val, y_val)
+        elif labels is not None:
+            task = self._task(table, documents, labels, seed)
         return table, task, self._settings(SizeModel(table, candidates, self.n_codewords), seed)
 
     def _checked_code_lengths(self) -> tuple[int, ...]:
@@ -369,33 +414,63 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             self.__dict__.pop("feature_names_in_", None)
             self.n_features_in_ = table.n_dims
 
-    def _task(self, table: EmbeddingTable, documents: Any, labels: Any, seed: int) -> Task | None:
+    def _task(self, table: EmbeddingTable, documents: Any, labels: Any, seed: int) -> Task:
         """Make arrays of the task; rows that have labels are documents of one word each."""
-        if labels is None:
-            return None
+        from skadacomp._learning import Task
+
         labels = column_or_1d(labels, warn=True)
         counts = (
             self._row_counts(table, labels)
             if documents is None
-            else self._counts(documents, table.index, table.n_words)
+            else self._task_counts(table, documents, "X_task")
+        )
+        classes = _class_numbers(labels, counts.shape[0])
+        average = documents is None or self.pooling == "mean"
+        return Task(counts, classes, *self._held_out(classes, seed), average, self.head)
+
+    def _validated_task(
+        self, table: EmbeddingTable, documents: Any, labels: Any, X_val: Any, y_val: Any
+    ) -> Task:
+        """Make arrays of a task that comes with the documents that say when to stop."""
+        from skadacomp._learning import Task
+
+        labels, late = column_or_1d(labels, warn=True), column_or_1d(y_val, warn=True)
+        counts = self._task_counts(table, documents, "X_task")
+        counts_val = self._task_counts(table, X_val, "X_val")
+        classes = _class_numbers(labels, counts.shape[0])
+        if len(late) != counts_val.shape[0]:
+            raise ValueError(f"y_val has {len(late)} labels for {counts_val.shape[0]} documents.")
+        unknown = np.setdiff1d(late, labels)
+        if len(unknown):
+            raise ValueError(
+                f"y_val holds the class {unknown.tolist()[0]!r}, which y_task does not hold."
+            )
+        everything = np.arange(len(labels) + len(late))
+        return Task(
+            sparse.vstack([counts, counts_val], format="csr"),
+            np.concatenate([classes, np.searchsorted(np.unique(labels), late)]),
+            everything[: len(labels)],
+            everything[len(labels) :],
+            self.pooling == "mean",
+            self.head,
+        )
+
+    def _task_counts(self, table: EmbeddingTable, documents: Any, name: str) -> sparse.csr_matrix:
+        """Count the words of documents, or list them where the head reads them in order."""
+        read = document_sequences if self.head == "convolutional" else document_counts
+        counts = read(
+            documents,
+            table.index,
+            table.n_words,
+            tokenizer=self.tokenizer,
+            lowercase=self.lowercase,
         )
         if counts.nnz == 0:
             raise ValueError(
-                "X_task holds no word of the embedding table, so there is nothing to learn from. "
+                f"{name} holds no word of the embedding table, so there is nothing to learn from. "
                 f"Are both in the same language, and in the same case (lowercase={self.lowercase})?"
             )
-        classes = _class_numbers(labels, counts.shape[0])
-        from skadacomp._learning import Task
-
-        average = documents is None or self.pooling == "mean"
-        return Task(counts, classes, *self._held_out(classes, seed), average=average)
-
-    def _counts(
-        self, documents: Any, rows: dict[str, int] | None, n_words: int
-    ) -> sparse.csr_matrix:
-        return document_counts(
-            documents, rows, n_words, tokenizer=self.tokenizer, lowercase=self.lowercase
-        )
+        return counts
 
     @staticmethod
     def _row_counts(table: EmbeddingTable, labels: NDArray[Any]) -> sparse.csr_matrix:
@@ -428,6 +503,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),
             n_codewords=self.n_codewords,
+            init=self.init,
+            length_method=self.length_method,
             size_penalty=self.size_penalty,
             budget=sizes.budget(bits_per_word=self.bits_per_word, max_bytes=self.max_bytes),
             reconstruction_weight=self.reconstruction_weight,
@@ -562,7 +639,13 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         return 4 * self.compressed_.n_words * self.compressed_.n_dims / self.nbytes_
 
     def _document_features(self, X: Any) -> sparse.csr_matrix:
-        counts = self._counts(X, self._rows_of_words, self.compressed_.n_words)
+        counts = document_counts(
+            X,
+            self._rows_of_words,
+            self.compressed_.n_words,
+            tokenizer=self.tokenizer,
+            lowercase=self.lowercase,
+        )
         return pool(counts, self._word_features, self.pooling)
 
     def _vector_features(self, X: Any) -> sparse.csr_matrix:
@@ -630,6 +713,15 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         tags.target_tags.required = reads_documents
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _check_validation(X_val: Any, y_val: Any, documents: Any) -> None:
+    """Refuse documents to validate on that lack their labels, or a task."""
+    if (X_val is None) != (y_val is None):
+        missing = "X_val" if X_val is None else "y_val"
+        raise ValueError(f"{missing} is missing: give X_val and y_val together.")
+    if X_val is not None and documents is None:
+        raise ValueError("X_val needs a task of documents: fit(embeddings, X_task, y_task).")
 
 
 def _class_numbers(labels: NDArray[Any], n_documents: int) -> NDArray[np.int64]:

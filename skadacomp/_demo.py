@@ -140,7 +140,7 @@ def _full_precision(case: Case, compressor: AdaptiveCodebookCompressor) -> list[
     from skadacomp._learning import fine_tune_table
 
     texts, labels = case.documents(case.train)
-    _, task, settings = compressor._problem(texts, labels, None, None)
+    _, task, settings = compressor._problem(texts, labels, None, None, None, None)
     assert task is not None
     tuned = fine_tune_table(case.table.vectors, task, settings)
     vectors = np.array(case.table.vectors)

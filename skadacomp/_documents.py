@@ -121,27 +121,43 @@ def document_counts(
         without words, or a sparse matrix has other than n_words columns or values that are not
         finite.
     """
-    if kind_of(X) == "vectors":
-        raise TypeError(f"X of type {type(X).__name__} holds vectors, not documents: {_ACCEPTED}.")
     if sp.issparse(X):
         return _sparse_counts(X, n_words)
-    documents = _as_list(X)
-    form = _common_form(documents)
-    if form == "ids":
-        return _count(_checked_ids(documents, n_words), n_words)
-    if form == "empty":
-        return _count(documents, n_words)
-    if rows is None:
+    ids, ends = _word_ids(X, rows, n_words, tokenizer, lowercase)
+    return _canonical(np.ones(len(ids), dtype=np.float32), ids, ends, n_words)
+
+
+def document_sequences(
+    X: Any,
+    rows: WordRows | None,
+    n_words: int,
+    *,
+    tokenizer: Any = None,
+    lowercase: bool = True,
+) -> sp.csr_matrix:
+    """List the words of each document in their order.
+
+    Parameters and errors are those of `document_counts`, but for sparse matrices.
+
+    Returns
+    -------
+    csr_matrix of float32, shape (n_documents, n_words)
+        One entry a word as the words come, of weight 1; repeated words are repeated entries.
+
+    Raises
+    ------
+    ValueError
+        If X is sparse: it has no order.
+    """
+    if sp.issparse(X):
         raise ValueError(
-            "X holds text or words, and the embedding table has no words to look them up in. Give "
-            "it words, EmbeddingTable(words, vectors), or pass documents as lists of row ids."
+            "X is a sparse matrix, which holds counts but no order of words, and "
+            "head='convolutional' reads words in order. Pass text, lists of words or lists of row "
+            "ids."
         )
-    if form == "text":
-        split = CountVectorizer(tokenizer=tokenizer, lowercase=lowercase).build_analyzer()
-        words: Iterable[Iterable[str]] = (split(text) if text else () for text in documents)
-    else:
-        words = _checked_words(documents)
-    return _count(_looked_up(words, rows), n_words)
+    ids, ends = _word_ids(X, rows, n_words, tokenizer, lowercase)
+    ones = np.ones(len(ids), dtype=np.float32)
+    return sp.csr_matrix((ones, ids, ends), shape=(len(ends) - 1, n_words))
 
 
 def pool(
@@ -313,14 +329,39 @@ def _looked_up(documents: Iterable[Iterable[str]], rows: WordRows) -> Iterator[l
         yield [row for row in map(rows.get, words) if row is not None]
 
 
-def _count(documents: Iterable[Iterable[int]], n_words: int) -> sp.csr_matrix:
-    """Count the row ids of each document."""
+def _word_ids(
+    X: Any, rows: WordRows | None, n_words: int, tokenizer: Any, lowercase: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row ids of all documents one after the other, and where each document begins and ends."""
+    if kind_of(X) == "vectors":
+        raise TypeError(f"X of type {type(X).__name__} holds vectors, not documents: {_ACCEPTED}.")
+    documents = _as_list(X)
+    form = _common_form(documents)
+    if form == "ids":
+        return _listed(_checked_ids(documents, n_words))
+    if form == "empty":
+        return _listed(documents)
+    if rows is None:
+        raise ValueError(
+            "X holds text or words, and the embedding table has no words to look them up in. Give "
+            "it words, EmbeddingTable(words, vectors), or pass documents as lists of row ids."
+        )
+    if form == "text":
+        split = CountVectorizer(tokenizer=tokenizer, lowercase=lowercase).build_analyzer()
+        words: Iterable[Iterable[str]] = (split(text) if text else () for text in documents)
+    else:
+        words = _checked_words(documents)
+    return _listed(_looked_up(words, rows))
+
+
+def _listed(
+    documents: Iterable[Iterable[int]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     ids, ends = array("q"), array("q", [0])
     for document in documents:
         ids.extend(document)
         ends.append(len(ids))
-    ones = np.ones(len(ids), dtype=np.float32)
-    return _canonical(ones, np.asarray(ids), np.asarray(ends), n_words)
+    return np.asarray(ids), np.asarray(ends)
 
 
 def _sparse_counts(X: Any, n_words: int) -> sp.csr_matrix:

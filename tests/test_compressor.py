@@ -103,6 +103,53 @@ def test_rows_with_labels_are_samples(table):
     assert fit.history_["task_score"].max() > 0.8
 
 
+@pytest.mark.parametrize("head", ["linear", "convolutional"])
+def test_documents_to_validate_on_say_when_to_stop(table, task, head):
+    texts, labels = task
+    given = {"X_val": texts[:40], "y_val": labels[:40]}
+    fitted = compressor(head=head).fit(table, texts[40:], labels[40:], **given)
+    again = compressor(head=head, validation_fraction=0.5)
+    again.fit(table, texts[40:], labels[40:], **given)  # the fraction plays no part
+    np.testing.assert_array_equal(fitted.codes_, again.codes_)
+    other = compressor(head=head)
+    other.fit(table, texts[40:], labels[40:], X_val=texts[:20], y_val=labels[:20])
+    assert not np.array_equal(fitted.history_["loss"], other.history_["loss"])
+
+
+@pytest.mark.parametrize("form", ["words", "ids"])
+def test_the_convolutional_head_reads_text_words_and_ids_alike(table, task, forms, form):
+    X, (texts, labels) = forms[form], task
+    fitted = compressor(head="convolutional").fit(table, X, labels)
+    expected = compressor(head="convolutional").fit(table, texts, labels)
+    np.testing.assert_array_equal(fitted.codes_, expected.codes_)
+    assert fitted.transform(X).shape[0] == len(texts)
+
+
+def test_the_convolutional_head_refuses_what_has_no_order(table, task, forms):
+    with pytest.raises(ValueError, match="no order of words"):
+        compressor(head="convolutional").fit(table, forms["counts"], task[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"X_val": ["word1 word2"]}, "y_val is missing"),
+        ({"y_val": ["up"]}, "X_val is missing"),
+        ({"X_val": ["word1"], "y_val": ["sideways"]}, "the class 'sideways', which y_task"),
+        ({"X_val": ["word1"], "y_val": ["up", "up"]}, "2 labels for 1 documents"),
+        ({"X_val": ["nothing known"], "y_val": ["up"]}, "X_val holds no word"),
+    ],
+)
+def test_bad_documents_to_validate_on(table, task, given, message):
+    with pytest.raises(ValueError, match=message):
+        compressor().fit(table, *task, **given)
+
+
+def test_documents_to_validate_on_need_a_task(table):
+    with pytest.raises(ValueError, match="X_val needs a task"):
+        compressor().fit(table, X_val=["word1"], y_val=["up"])
+
+
 def test_same_seed_same_codes_other_seed_other_codes(table, task, fitted):
     np.testing.assert_array_equal(compressor().fit(table, *task).codes_, fitted.codes_)
     assert (compressor(random_state=1).fit(table, *task).codes_ != fitted.codes_).any()

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from skadacomp._encoder import RowEncoder
 from skadacomp._learning import Budget, Rate, Settings, Task, fine_tune_table, learn
 from skadacomp._learning.codes import TiedEncoder, refit_codebooks, residual_kmeans
-from skadacomp._learning.heads import PooledClassifier
+from skadacomp._learning.heads import ConvolutionalClassifier, PooledClassifier
 from skadacomp._learning.lengths import LengthLogits, choose, choose_within, significance
 from skadacomp._learning.space import Overlay, find_space
 from skadacomp._learning.teacher import Split, evaluate, fine_tune
@@ -769,6 +769,64 @@ def test_loss_and_score():
     assert PooledClassifier.loss(scores, labels).item() == pytest.approx(loss)
 
 
+def convolution_of(n_dims=8, n_classes=3, **parameters):
+    torch.manual_seed(0)
+    return ConvolutionalClassifier(n_dims, n_classes, n_filters=6, **parameters).eval()
+
+
+def ordered(documents, n_words=40):
+    """Documents with an entry a word, in order."""
+    ends = np.cumsum([0, *map(len, documents)])
+    ids = np.array([i for document in documents for i in document])
+    ones = np.ones(len(ids), np.float32)
+    entries = sparse.csr_matrix((ones, ids, ends), (len(ends) - 1, n_words))
+    return Documents(entries, np.zeros(len(documents), np.int64))
+
+
+def read(head, vectors, documents):
+    batch = ordered(documents).batch(np.arange(len(documents)), CPU)
+    with torch.no_grad():
+        return head(vectors[batch.rows], torch.ones(len(batch.rows)), batch)
+
+
+def test_the_convolution_reads_each_document_in_its_order():
+    head, vectors = convolution_of(), torch.randn(40, 8, generator=seeded())
+    documents = [[3, 3, 7, 1, 9, 3], [9, 1], [5], [1, 9, 7, 3, 3, 3], [9, 1, 9, 9, 20, 21, 22]]
+    scores = read(head, vectors, documents)
+    for document, score in zip(documents, scores, strict=True):
+        words = vectors[document].T[None]  # (1, n_dims, n_places)
+        answers = [functional.relu(f(words)).amax(2) for f in head.filters]
+        torch.testing.assert_close(score, head.linear(torch.cat(answers, 1))[0])
+    assert not torch.allclose(scores[0], scores[3])  # the same words in another order
+
+
+def test_the_convolution_reads_an_empty_document_and_the_start_of_a_long_one():
+    head, vectors = convolution_of(max_words=5), torch.randn(40, 8, generator=seeded())
+    scores = read(head, vectors, [[], [1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5]])
+    assert torch.isfinite(scores).all()
+    torch.testing.assert_close(scores[1], scores[2])
+
+
+def test_a_head_reads_an_image_as_it_read_the_vectors():
+    basis = torch.randn(8, 8, generator=seeded())
+    image = basis @ basis.T + torch.eye(8)
+    vectors, documents = torch.randn(40, 8, generator=seeded(1)), [[3, 7, 1], [9, 3, 3, 2]]
+    for head in (convolution_of(), head_of(True)):
+        again = read(head.reading(image), vectors @ image, documents)
+        torch.testing.assert_close(again, read(head, vectors, documents), atol=1e-3, rtol=1e-3)
+
+
+def test_the_convolution_weighs_the_directions_that_its_filters_read():
+    head = convolution_of()
+    with torch.no_grad():
+        for filters in head.filters:
+            filters.weight[:, 3:] = 0  # dimensions that no filter reads
+    metric = head.metric()
+    assert np.linalg.eigvalsh(metric.numpy())[-1] == pytest.approx(1, abs=1e-5)
+    assert (metric[3:] == 0).all()
+    assert metric[:3, :3].diagonal().min() > 0
+
+
 # ---------------------------------------------------------------------------------------------
 # Teacher and space
 
@@ -784,9 +842,11 @@ def test_fine_tuning_lowers_the_held_out_loss():
         Documents(sparse.csr_matrix(weights[part]), labels[part])
         for part in (slice(0, 180), slice(180, None))
     ]
-    split = Split(*parts, average=True, n_classes=2)
+    split = Split(*parts)
     trainer = Trainer(10, tqdm(disable=True))
-    teacher = fine_tune(vectors, split, trainer, n_epochs=10, random=rng, device=CPU)
+    teacher = fine_tune(
+        vectors, PooledClassifier(8, 2, True), split, trainer, n_epochs=10, random=rng, device=CPU
+    )
     figures = evaluate(teacher, split.held_out, CPU)
     assert figures["loss"] < 0.9 * np.log(2)  # that of a head of zeros
     assert figures["task_score"] > 0.8
@@ -871,6 +931,8 @@ def settings_of(candidates=(0, 2, 4, 8), n_codewords=4, bits_per_word=None, **ch
     settings = Settings(
         rate=rate,
         n_codewords=n_codewords,
+        init="residual-kmeans",
+        length_method="gumbel-softmax",
         size_penalty=0.02,
         budget=budget,
         reconstruction_weight=0.1,
@@ -1164,3 +1226,50 @@ def test_a_budget_is_used_up_where_longer_codes_do_not_help(with_task):
     learned = learn(random_table(), task, settings)
     size = settings.rate.code_bits(learned.choices) / N_WORDS
     assert 0.95 * 40 <= size <= 40
+
+
+def test_the_plain_form_learns_from_the_table_as_it_is(learned_on_task):
+    task = decisive_task()[0]
+    learned = learn(random_table(), task, settings_of(init="random", max_iter=3))
+    assert np.isfinite(learned.codebooks).all()
+    assert not np.array_equal(learned.codes, learned_on_task.codes)
+
+
+def test_lengths_by_frequency_follow_it_alone():
+    rng = np.random.default_rng(0)
+    odds = 1 / np.arange(1, N_WORDS + 1)
+    drawn = [rng.choice(N_WORDS, 10, p=odds / odds.sum()) for _ in range(500)]
+    task = replace(decisive_task()[0], counts=counts_of(drawn, N_WORDS))
+    settings = settings_of(length_method="frequency", size_penalty=0.1)
+    learned = learn(random_table(), task, settings)
+    share = significance(task.counts[task.train], N_WORDS)
+    assert len(np.unique(learned.choices)) > 1
+    assert (np.diff(learned.choices[np.argsort(share, kind="stable")].astype(int)) >= 0).all()
+
+
+def test_rate_distortion_lengths_are_where_learning_starts():
+    """They miss the stage that learns lengths, and so its part of the history."""
+    task = decisive_task()[0]
+    learned = learn(random_table(), task, settings_of(length_method="rate-distortion"))
+    assert len(learned.history) == 3
+    assert len({figures["bits_per_word"] for figures in learned.history}) == 1
+
+
+def test_a_convolution_learns_what_order_says():
+    """The label is which of two words comes first: no pooled head can tell."""
+    rng = np.random.default_rng(0)
+    documents, labels = [], []
+    for _ in range(800):
+        first, second = rng.permutation([0, 1])
+        documents.append([first, second, rng.integers(10, N_WORDS)])
+        labels.append(first)
+    ones, ends = np.ones(3 * 800, np.float32), np.arange(0, 3 * 800 + 1, 3)
+    counts = sparse.csr_matrix((ones, np.concatenate(documents), ends), (800, N_WORDS))
+    order = np.arange(800)
+    scores = {}
+    for head in ("linear", "convolutional"):
+        task = Task(counts, np.array(labels), order[:700], order[700:], average=True, head=head)
+        learned = learn(random_table(), task, settings_of(max_iter=5, size_penalty=1e-3))
+        scores[head] = learned.history[-1]["task_score"]
+    assert scores["convolutional"] > 0.9
+    assert scores["linear"] < 0.65

@@ -55,6 +55,23 @@ def residual_kmeans(
     return torch.stack(codebooks)
 
 
+def random_codebooks(
+    points: torch.Tensor,
+    weights: torch.Tensor,
+    n_codebooks: int,
+    n_codewords: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Draw codewords at random, with as much variance together as the points have.
+
+    Parameters and result are those of `residual_kmeans`.
+    """
+    shape = (n_codebooks, n_codewords, points.shape[1])
+    draws = torch.randn(shape, generator=generator, device=points.device)
+    variance = (points**2).sum(1) @ weights / weights.sum()
+    return draws * torch.sqrt(variance / points.shape[1] / n_codebooks)
+
+
 def _kmeans(
     points: torch.Tensor,
     weights: torch.Tensor,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,13 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from skadacomp._encoder import RowEncoder, chunks
-from skadacomp._learning.codes import TiedEncoder, refit_codebooks, residual_kmeans
-from skadacomp._learning.heads import PooledClassifier
+from skadacomp._learning.codes import (
+    TiedEncoder,
+    random_codebooks,
+    refit_codebooks,
+    residual_kmeans,
+)
+from skadacomp._learning.heads import Classifier, ConvolutionalClassifier, PooledClassifier
 from skadacomp._learning.lengths import (
     Budget,
     Choices,
@@ -28,7 +32,14 @@ from skadacomp._learning.lengths import (
 from skadacomp._learning.space import Overlay, find_space
 from skadacomp._learning.student import Student, Targets
 from skadacomp._learning.teacher import Split, Teacher, fine_tune
-from skadacomp._learning.trainer import Documents, Trainer, batch_size, one_thread, pick_device
+from skadacomp._learning.trainer import (
+    Documents,
+    Trainer,
+    batch_size,
+    one_thread,
+    pick_device,
+    seeded,
+)
 
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
@@ -40,13 +51,16 @@ class Task:
     Parameters
     ----------
     counts : csr_matrix (n_documents, n_words)
-        Weights of the words in each document.
+        Weights of the words in each document; for a head that reads words in order, an entry a
+        word as they come, repeated words repeated.
     labels : ndarray (n_documents,) of int64
         Class numbers from 0.
     train, held_out : ndarray of int64
         Which documents are which.
     average : bool
         Whether a document's vector is the mean of its words' vectors, or else their sum.
+    head : {"linear", "convolutional"}
+        What reads the documents.
     """
 
     counts: sparse.csr_matrix
@@ -54,6 +68,14 @@ class Task:
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     average: bool
+    head: str = "linear"
+
+    def make_head(self, n_dims: int) -> Classifier:
+        """Make a fresh head."""
+        n_classes = int(self.labels.max()) + 1
+        if self.head == "convolutional":
+            return ConvolutionalClassifier(n_dims, n_classes)
+        return PooledClassifier(n_dims, n_classes, self.average)
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,10 @@ class Settings:
     rate : Rate
         The candidates and what they cost.
     n_codewords : int
+    init : {"residual-kmeans", "random"}
+        Where codes and lengths start: from the fine-tuned table, or from nothing.
+    length_method : {"gumbel-softmax", "rate-distortion", "frequency"}
+        What decides the lengths.
     size_penalty : float
         Loss that one more bit a word, over the whole table, has to save. Used without a budget.
     budget : Budget or None
@@ -80,6 +106,8 @@ class Settings:
 
     rate: Rate
     n_codewords: int
+    init: str
+    length_method: str
     size_penalty: float
     budget: Budget | None
     reconstruction_weight: float
@@ -120,7 +148,7 @@ class Learned:
 
 def fine_tune_table(vectors: NDArray[np.float32], task: Task, settings: Settings) -> Overlay:
     """Fine-tune the table on the task at full precision: the teacher of `learn`, by itself."""
-    with one_thread(), _progress(1, settings) as bar:
+    with one_thread(), seeded(settings.seed), _progress(1, settings) as bar:
         learner = _Learner(vectors, task, settings, bar)
         learner._prepare_task(task)
         return learner.table
@@ -136,7 +164,8 @@ def learn(vectors: NDArray[np.float32], task: Task | None, settings: Settings) -
     task : Task or None
     settings : Settings
     """
-    with one_thread(), _progress(2 if task is None else 3, settings) as bar:
+    n_stages = 2 if task is None else 3
+    with one_thread(), seeded(settings.seed), _progress(n_stages, settings) as bar:
         return _Learner(vectors, task, settings, bar).run()
 
 
@@ -168,7 +197,8 @@ class _Learner:
         else:
             self._prepare_task(self.task)
         student = self._start()
-        self._stage(student, lengths_move=True)
+        if self.settings.length_method == "gumbel-softmax":
+            self._stage(student, lengths_move=True)
         self._harden(student)
         self._stage(student, lengths_move=False)
         return self._finish(student)
@@ -178,37 +208,54 @@ class _Learner:
         n_active = min(self.n_words, _SAMPLE)
         self.active = np.sort(self.random.choice(self.n_words, n_active, replace=False))
         self.teacher: Teacher | None = None
+        self.head: Classifier | None = None
         self.table = Overlay(self.vectors, self.active[:0], self.vectors[:0])
         self.significance = np.full(self.n_words, 1 / self.n_words)
         self.space = find_space(self.table, self.significance, None)
         # Each row is a document of its own; all of them train, for they are what is to be rebuilt.
         rows = sparse.csr_matrix(sparse.eye_array(n_active, dtype=np.float32))
         documents = Documents(rows, np.zeros(n_active, np.int64))
-        self.split = Split(documents, documents, average=True, n_classes=0)
+        self.split = Split(documents, documents)
 
     def _prepare_task(self, task: Task) -> None:
         """Fine-tune at full precision; what the head reads then says which distances count."""
         self.active = np.unique(task.counts.indices).astype(np.int64)
-        weights = task.counts[:, self.active]
-        totals = np.asarray(abs(weights).sum(1)).ravel()
-        # Documents weigh about 1 whatever the pooling, so that one learning rate fits all.
-        scale = totals if task.average else np.full(len(totals), totals[task.train].mean())
-        weights = sparse.csr_matrix(sparse.diags_array(1 / np.maximum(scale, 1e-12)) @ weights)
-        train, held_out = (
-            Documents(weights[i].astype(np.float32), task.labels[i])
-            for i in (task.train, task.held_out)
-        )
-        self.split = Split(train, held_out, task.average, n_classes=int(task.labels.max()) + 1)
+        self.split = self._split(task)
         self.significance = significance(task.counts[task.train], self.n_words)
-        self.teacher = self._fine_tune()
+        if self.settings.init == "random":
+            # The plain form: the table as it is, all directions alike, and a head yet to learn.
+            self.teacher, self.head = None, task.make_head(self.vectors.shape[1])
+            self.table = Overlay(self.vectors, self.active[:0], self.vectors[:0])
+            self.space = find_space(self.table, self.significance, None)
+            return
+        self.teacher = self._fine_tune(task)
         tuned = _array(self.teacher.vectors).astype(np.float32)
         self.table = Overlay(self.vectors, self.active, tuned)
         self.space = find_space(self.table, self.significance, _array(self.teacher.head.metric()))
+        # The head goes on from where the teacher's is, and reads the space's vectors.
+        self.head = self.teacher.head.reading(self._tensor(self.space.metric))
 
-    def _fine_tune(self) -> Teacher:
+    def _split(self, task: Task) -> Split:
+        """Cut the documents, with their words as positions among the active ones."""
+        counts = task.counts
+        document = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))  # of each entry
+        # Not abs(counts): it would sort the entries of `counts` itself, whose order is the words'.
+        totals = np.bincount(document, abs(counts.data), minlength=counts.shape[0])
+        # Documents weigh about 1 whatever the pooling, so that one learning rate fits all.
+        scale = totals if task.average else np.full(len(totals), totals[task.train].mean())
+        data = counts.data / np.maximum(scale, 1e-12)[document]
+        places = np.searchsorted(self.active, counts.indices)
+        weights = sparse.csr_matrix(
+            (data.astype(np.float32), places, counts.indptr), (len(totals), len(self.active))
+        )
+        parts = (task.train, task.held_out)
+        return Split(*(Documents(weights[part], task.labels[part]) for part in parts))
+
+    def _fine_tune(self, task: Task) -> Teacher:
         self.bar.set_description("fine-tuning")
         return fine_tune(
             self.vectors[self.active],
+            task.make_head(self.vectors.shape[1]),
             self.split,
             Trainer(self.settings.patience, self.bar),
             n_epochs=self.settings.max_iter,
@@ -222,7 +269,8 @@ class _Learner:
         if self.n_words > len(sample):
             others = self.random.choice(self.n_words, min(self.n_words, _SAMPLE), replace=False)
             sample = np.union1d(sample, others)
-        codebooks = residual_kmeans(
+        find = residual_kmeans if self.settings.init == "residual-kmeans" else random_codebooks
+        codebooks = find(
             self._images(sample),
             self._tensor(self.significance[sample]),
             self.n_codebooks,
@@ -230,11 +278,20 @@ class _Learner:
             self.generator,
         )
         _, errors = self._encode_table(self._row_encoder(codebooks))
-        self._choose(errors[:, self.candidates])
+        cost = self._cost(errors)
+        self._choose(cost)
         # A codeword is chosen as softly as the error left at its codebook is large.
         left = errors[:, :-1].sum(0) / max(errors[:, 0].sum(), 1e-12)
         encoder = TiedEncoder(codebooks, self._tensor(1 / np.maximum(left, 1e-6)))
-        return self._student(encoder, errors[:, self.candidates])
+        return self._student(encoder, cost)
+
+    def _cost(self, errors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Cost in error of each candidate length for each word, (n_words, n_candidates)."""
+        cost = errors[:, self.candidates]
+        if self.settings.length_method == "frequency":
+            # As if every word were rebuilt alike: significance alone tells words apart.
+            return np.outer(self.significance, cost.sum(0))
+        return cost
 
     def _student(self, encoder: TiedEncoder, cost: NDArray[np.float64]) -> Student:
         """Put the model together that training starts from."""
@@ -242,24 +299,30 @@ class _Learner:
         total = (cost + self.multiplier * rate.bits(self.choices))[self.active]
         # Where bits cost next to nothing, a worse candidate is worse beyond all bounds.
         excess = np.minimum((total - total.min(1, keepdims=True)) / self.multiplier, 1e6)
+        if self.settings.init == "random":
+            excess[:] = 0
         targets = Targets(
             self._images(self.active),
             self._tensor(self.space.centre @ self.space.metric),
+            self._tensor(self._dropped() @ self.space.metric),
             self._tensor(self.significance[self.active]),
         )
         lengths = LengthLogits(self._tensor(excess), rate.candidates, self.n_codebooks)
         weight = self.settings.reconstruction_weight
-        return Student(targets, encoder, lengths, self._head(), weight).to(self.device)
+        moves = self.teacher is not None
+        return Student(targets, encoder, lengths, self.head, weight, inputs_move=moves).to(
+            self.device
+        )
 
-    def _head(self) -> PooledClassifier | None:
-        """Let the teacher's head read the space's vectors."""
-        if self.teacher is None:
-            return None
-        head = copy.deepcopy(self.teacher.head)
-        weight = _array(head.linear.weight) @ np.linalg.inv(self.space.metric)
-        with torch.no_grad():
-            head.linear.weight.copy_(self._tensor(weight))
-        return head
+    def _dropped(self) -> NDArray[np.float64]:
+        """Say where a word without a code lies for the head.
+
+        Where words have places in an order it is at the table's mean vector, which is what the
+        compressed table gives for it; else it is skipped, and adds nothing.
+        """
+        if self.head is None or not self.head.ordered:
+            return np.zeros(self.vectors.shape[1])
+        return self.vectors.mean(0, dtype=np.float64)
 
     def _choose(self, cost: NDArray[np.float64]) -> None:
         """Choose lengths at the budget, or at the penalty's price of a bit."""
@@ -288,7 +351,7 @@ class _Learner:
             # The temperature falls from 1.0 to 0.3, so that samples come to be the best lengths.
             heat = 0.3 ** (epoch / max(settings.max_iter - 1, 1)) if lengths_move else None
             order = self.random.permutation(len(self.split.train))
-            for batch in self.split.train.batches(batch_size(len(order)), self.device, order):
+            for batch in self.split.train.batches(self._batch_size(), self.device, order):
                 told = None if taught is None else taught[batch.documents]
                 yield student.loss(batch, heat, self.generator, told)[0] + size()
 
@@ -301,6 +364,10 @@ class _Learner:
             losses,
             lambda: self._evaluate(student, size),
         )
+
+    def _batch_size(self) -> int:
+        n_documents = len(self.split.train)
+        return batch_size(n_documents) if self.head is None else self.head.batch_size(n_documents)
 
     @torch.no_grad()
     def _teach(self) -> torch.Tensor | None:
@@ -336,10 +403,13 @@ class _Learner:
     def _harden(self, student: Student) -> None:
         """Fix each word's length, and meet the budget with what training has learned."""
         _, errors = self._encode(student)
-        cost = errors[:, self.candidates]
+        cost = self._cost(errors)
         # A logit is twice a cost in bits, see LengthLogits.
         cost[self.active] -= self.multiplier / 2 * _array(student.lengths.learned)
         self._choose(cost)
+        if self.settings.init == "random" and self.settings.budget is None:
+            # In the plain form the logits alone decide; they have weighed the bits already.
+            self.choices[self.active] = student.lengths.best().cpu().numpy()
         chosen = torch.as_tensor(self.choices[self.active].astype(np.int64), device=self.device)
         student.lengths.choices = chosen
 

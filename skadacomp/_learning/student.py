@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from skadacomp._learning.codes import TiedEncoder
-from skadacomp._learning.heads import PooledClassifier
+from skadacomp._learning.heads import Classifier
 from skadacomp._learning.lengths import LengthLogits
 from skadacomp._learning.trainer import Batch
 
@@ -24,12 +24,15 @@ class Targets:
     images : Tensor (n_active, n_dims)
         Vectors of the active words, as seen from `centre`.
     centre : Tensor (n_dims,)
+    dropped : Tensor (n_dims,)
+        Image of what a head reads for a word without a code.
     weights : Tensor (n_active,)
         How much each word's error counts.
     """
 
     images: torch.Tensor
     centre: torch.Tensor
+    dropped: torch.Tensor
     weights: torch.Tensor
 
 
@@ -41,10 +44,12 @@ class Student(nn.Module):
     targets : Targets
     encoder : TiedEncoder
     lengths : LengthLogits
-    head : PooledClassifier or None
+    head : Classifier or None
         None without a task.
     reconstruction_weight : float
         Of the reconstruction error beside the task's loss.
+    inputs_move : bool
+        Whether the words' vectors are trained on their way into the encoder.
     """
 
     def __init__(
@@ -52,15 +57,16 @@ class Student(nn.Module):
         targets: Targets,
         encoder: TiedEncoder,
         lengths: LengthLogits,
-        head: PooledClassifier | None,
+        head: Classifier | None,
         reconstruction_weight: float,
+        *,
+        inputs_move: bool,
     ) -> None:
         super().__init__()
         self.targets, self.encoder, self.lengths, self.head = targets, encoder, lengths, head
         self.reconstruction_weight = reconstruction_weight
-        # With a task each word may move away from its vector to reach a better code; without one
-        # the vector is all there is to encode.
-        self.inputs = nn.Parameter(targets.images.clone(), requires_grad=head is not None)
+        # Learning from a teacher each word may move away from its vector to reach a better code.
+        self.inputs = nn.Parameter(targets.images.clone(), requires_grad=inputs_move)
 
     def words(
         self, rows: torch.Tensor, heat: float | None, generator: torch.Generator
@@ -103,7 +109,7 @@ class Student(nn.Module):
         error = self._error(vectors, batch.rows) + _REPULSION * self.encoder.repulsion()
         if self.head is None:
             return error, None
-        placed = vectors + kept[:, None] * self.targets.centre
+        placed = vectors + torch.lerp(self.targets.dropped, self.targets.centre, kept[:, None])
         scores = self.head(placed, kept, batch)
         task = self.head.loss(scores, batch.labels)
         if taught is not None:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skadacomp._learning.heads import PooledClassifier
-from skadacomp._learning.trainer import Batch, Documents, Trainer, batch_size
+from skadacomp._learning.heads import Classifier
+from skadacomp._learning.trainer import Batch, Documents, Trainer
 
 
 class Teacher(nn.Module):
@@ -19,7 +19,7 @@ class Teacher(nn.Module):
 
     pretrained: torch.Tensor
 
-    def __init__(self, vectors: torch.Tensor, head: PooledClassifier) -> None:
+    def __init__(self, vectors: torch.Tensor, head: Classifier) -> None:
         super().__init__()
         self.register_buffer("pretrained", vectors)
         self.vectors = nn.Parameter(vectors.clone())
@@ -28,7 +28,8 @@ class Teacher(nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Class scores of a batch of documents."""
         vectors = self.vectors[batch.rows]
-        return self.head(vectors, torch.ones_like(vectors[:, 0]), batch)
+        scores: torch.Tensor = self.head(vectors, torch.ones_like(vectors[:, 0]), batch)
+        return scores
 
     def pull(self) -> torch.Tensor:
         """Mean squared distance from the pretrained vectors: keeps rare words where they were."""
@@ -41,31 +42,30 @@ class Split:
 
     train: Documents
     held_out: Documents
-    average: bool
-    n_classes: int
 
 
 def fine_tune(
     vectors: NDArray[np.float32],
+    head: Classifier,
     task: Split,
     trainer: Trainer,
     *,
     n_epochs: int,
-    learning_rate: float = 1e-2,
     random: np.random.Generator,
     device: torch.device,
 ) -> Teacher:
-    """Fine-tune the vectors of the task's words together with a linear head.
+    """Fine-tune the vectors of the task's words together with a head.
 
     Parameters
     ----------
     vectors : ndarray (n_active, n_dims)
         Pretrained vectors of the words in the task's documents.
+    head : Classifier
+        A fresh one.
     """
-    head = PooledClassifier(vectors.shape[1], task.n_classes, task.average)
     teacher = Teacher(torch.as_tensor(vectors, device=device), head).to(device)
-    size = batch_size(len(task.train))
-    optimizer = torch.optim.Adam(teacher.parameters(), lr=learning_rate)
+    size = head.batch_size(len(task.train))
+    optimizer = torch.optim.Adam(teacher.parameters(), lr=head.learning_rate)
 
     def losses(epoch: int) -> Iterator[torch.Tensor]:
         for batch in task.train.batches(size, device, random.permutation(len(task.train))):
@@ -79,10 +79,10 @@ def fine_tune(
 
 @torch.no_grad()
 def evaluate(teacher: Teacher, documents: Documents, device: torch.device) -> dict[str, float]:
-    """Loss and score on documents, in one batch."""
-    batch = documents.batch(np.arange(len(documents)), device)
-    scores = teacher(batch)
+    """Loss and score on documents."""
+    scores = torch.cat([teacher(batch) for batch in documents.batches(256, device)])
+    labels = torch.as_tensor(documents.labels, device=device)
     return {
-        "loss": teacher.head.loss(scores, batch.labels).item(),
-        "task_score": teacher.head.score(scores, batch.labels),
+        "loss": teacher.head.loss(scores, labels).item(),
+        "task_score": teacher.head.score(scores, labels),
     }

@@ -44,6 +44,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed what torch's layers draw globally: first weights, dropout."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
 @dataclass(frozen=True)
 class Batch:
     """Documents, and the words that they hold."""
@@ -63,7 +71,8 @@ class Documents:
     Parameters
     ----------
     weights : csr_matrix (n_documents, n_active)
-        Pooling weights: a document's vector is ``weights @ vectors``.
+        Pooling weights: a document's vector is ``weights @ vectors``. For a head that reads words
+        in order, an entry a word as they come, repeated ones repeated.
     labels : ndarray (n_documents,)
         Class numbers from 0.
     """
@@ -140,12 +149,15 @@ class Trainer:
             Gives the figures of the epoch for the history; the state with the least ``"loss"``
             wins. The state before training is a candidate too.
         """
+        model.eval()
         best, state, waited = evaluate()["loss"], copy.deepcopy(model.state_dict()), 0
         for epoch in range(n_epochs):
+            model.train()
             for loss in losses(epoch):
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+            model.eval()
             figures = evaluate()
             self.history.append(figures)
             self.bar.update()
