@@ -95,8 +95,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         save. The unit of loss is nats per document, or with no task the relative squared error.
 
     reconstruction_weight : float, default=0.1
-        Weight of the reconstruction error (relative, of the fine-tuned vectors, in the directions
-        that the task's head reads) beside the task's loss.
+        What rebuilding the table as it was counts beside the task: the weight of directions that
+        the task's head does not read against those that it reads most, of the pretrained against
+        the fine-tuned vectors, and of the reconstruction error (relative) against the task's loss.
+        0.1 is for the task; at 10 the rebuilt vectors are close to the best that the bits allow.
 
     pooling : {"mean", "sum"}, default="mean"
         How the words of a document make one row. "mean" divides by the sum of the absolute

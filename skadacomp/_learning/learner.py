@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -148,6 +148,7 @@ class Learned:
 
 def fine_tune_table(vectors: NDArray[np.float32], task: Task, settings: Settings) -> Overlay:
     """Fine-tune the table on the task at full precision: the teacher of `learn`, by itself."""
+    settings = replace(settings, reconstruction_weight=0.0)  # nothing of the pretrained vectors
     with one_thread(), seeded(settings.seed), _progress(1, settings) as bar:
         learner = _Learner(vectors, task, settings, bar)
         learner._prepare_task(task)
@@ -229,9 +230,13 @@ class _Learner:
             self.space = find_space(self.table, self.significance, None)
             return
         self.teacher = self._fine_tune(task)
-        tuned = _array(self.teacher.vectors).astype(np.float32)
-        self.table = Overlay(self.vectors, self.active, tuned)
-        self.space = find_space(self.table, self.significance, _array(self.teacher.head.metric()))
+        # What to rebuild: least squares from the fine-tuned and, as asked, the pretrained vectors.
+        weight = self.settings.reconstruction_weight
+        tuned, pretrained = _array(self.teacher.vectors), self.vectors[self.active]
+        targets = ((tuned + weight * pretrained) / (1 + weight)).astype(np.float32)
+        self.table = Overlay(self.vectors, self.active, targets)
+        gram = _array(self.teacher.head.metric())
+        self.space = find_space(self.table, self.significance, gram, floor=max(weight, 0.01))
         # The head goes on from where the teacher's is, and reads the space's vectors.
         self.head = self.teacher.head.reading(self._tensor(self.space.metric))
 
@@ -377,11 +382,18 @@ class _Learner:
         return torch.cat([self.teacher(b) for b in self.split.train.batches(256, self.device)])
 
     def _parameters(self, student: Student) -> list[dict[str, Any]]:
-        """Give the words' inputs a third of the learning rate of all else."""
+        """Give what belongs to single words a smaller learning rate than what all of them share.
+
+        The inputs take a third. Length logits move as far in an epoch whatever its steps.
+        """
         rate = self.settings.learning_rate
-        groups = [{"params": [student.inputs], "lr": rate / 3}] if self.teacher else []
-        parts = [p for name, p in student.named_parameters() if name != "inputs"]
-        return [{"params": parts, "lr": rate}, *groups]
+        n_steps = len(self.split.train) / self._batch_size()
+        own = {"inputs": rate / 3, "lengths.learned": rate * min(1.0, 8 / n_steps)}
+        return [
+            {"params": [parameter], "lr": own.get(name, rate)}
+            for name, parameter in student.named_parameters()
+            if parameter.requires_grad
+        ]
 
     @torch.no_grad()
     def _evaluate(self, student: Student, size: Callable[[], torch.Tensor]) -> dict[str, float]:

@@ -33,7 +33,7 @@ def find_space(
     vectors: Overlay,
     weights: NDArray[np.float64],
     gram: NDArray[np.floating] | None,
-    floor: float = 0.05,
+    floor: float = 0.1,
 ) -> Space:
     """Weigh each direction by how much the head reads it, and none by less than `floor`.
 
@@ -44,6 +44,8 @@ def find_space(
         How much each row counts; they sum to 1.
     gram : ndarray (n_dims, n_dims) or None
         The head's metric, largest eigenvalue 1; None weighs all directions alike.
+    floor : float
+        Weight that every direction has beside it, above 0.
     """
     n_dims = vectors.shape[1]
     centre, energy = np.zeros(n_dims), np.zeros((n_dims, n_dims))
