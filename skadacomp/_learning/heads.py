@@ -139,7 +139,7 @@ class ConvolutionalClassifier(Classifier):
     """
 
     ordered = True
-    learning_rate = 1e-3
+    learning_rate = 2e-3
 
     def __init__(
         self,
@@ -166,8 +166,8 @@ class ConvolutionalClassifier(Classifier):
         return scores
 
     def batch_size(self, n_documents: int) -> int:
-        """Take small batches: it fits a task within few epochs, and each should be many steps."""
-        return min(n_documents, 64)
+        """Make about 32 batches an epoch: it fits a task within few of them."""
+        return batch_size(n_documents, 32, smallest=32)
 
     def metric(self) -> torch.Tensor:
         """Weigh directions by the filters, each as heavy as the classes read its answer."""

@@ -1,0 +1,105 @@
+"""How long a fit takes, beside fine-tuning the table and training a quantizer on it.
+
+    python docs/benchmarks/fit_time.py --data FOLDER
+
+Everything is timed in one run, several times in turn; ratios of medians are what counts. Writes
+``fit_time.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import faiss
+import numpy as np
+import ours
+import torch
+from peers import peers
+from report import write_text
+from tasks import Case, load_case, load_source
+
+from skadacomp import EmbeddingTable
+
+
+def medians(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each job; the jobs take turns, so that a busy moment hits them alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            start = perf_counter()
+            job()
+            seconds[name].append(perf_counter() - start)
+    return {name: float(np.median(times)) for name, times in seconds.items()}
+
+
+def repeated(case: Case, times: int) -> Case:
+    """Give each training document `times` times: as many times the tokens, the same words."""
+    return replace(case, train=np.tile(case.train, times))
+
+
+def widened(case: Case, times: int) -> Case:
+    """Add rows that the task never touches, up to `times` as many."""
+    whole = load_source("glove-50").table
+    n_more = case.table.n_words * (times - 1)
+    more = np.setdiff1d(np.arange(whole.n_words), [whole.index[w] for w in case.table.words])
+    more = more[:n_more]
+    words = [*case.table.words, *(whole.words[i] for i in more)]
+    vectors = np.concatenate([case.table.vectors, whole.vectors[more]])
+    return replace(case, table=EmbeddingTable(words, vectors))
+
+
+def fit(case: Case, **parameters: object) -> None:
+    """Fit the compressor."""
+    ours.compressor(case, "linear", 0, **parameters).fit(case.table, **ours.task_of(case, "linear"))
+
+
+def table(found: dict[str, float]) -> list[str]:
+    """Lay the seconds out as Markdown."""
+    rows = [f"| {name} | {seconds:.2f} |" for name, seconds in found.items()]
+    return ["| job | median seconds |", "|---|---:|", *rows]
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(2)
+    faiss.omp_set_num_threads(2)
+    case = load_case(given.data, "sst2", "glove-50", None, 0)
+    vectors = np.asarray(case.table.vectors)
+    eight = {p.method: p.compress for p in peers(*vectors.shape) if p.setting == "8 × 4 bits"}
+    jobs: dict[str, Callable[[], object]] = {
+        "fine-tune the full table": partial(ours.fine_tuned, case, "linear", 0),
+        "train faiss RQ, 8 codes of 4 bits": partial(eight["RQ"], vectors, 0),
+        "train faiss LSQ, 8 codes of 4 bits": partial(eight["LSQ"], vectors, 0),
+        "fit": partial(fit, case),
+        "fit, 10 times the vocabulary": partial(fit, widened(case, 10)),
+    }
+    for times in (1, 2, 4, 8):
+        # A fixed number of epochs: early stopping would blur the comparison.
+        job = partial(fit, repeated(case, times), max_iter=2, n_iter_no_change=2)
+        jobs[f"6 epochs, {times} times the tokens"] = job
+    found = medians(jobs, given.rounds)
+    tuning, rq, lsq, whole, wide, *_ = found.values()
+    lines = [
+        *table(found),
+        "",
+        f"Fit over fine-tuning and RQ: {whole / (tuning + rq):.2f} times.",
+        f"Fit over fine-tuning and LSQ: {whole / (tuning + lsq):.2f} times.",
+        f"Ten times the vocabulary: {wide / whole:.2f} times as long.",
+    ]
+    print("\n".join(lines))
+    write_text(given.output / "fit_time.md", "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

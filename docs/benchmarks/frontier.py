@@ -1,0 +1,272 @@
+"""Task accuracy against bytes, for skadacomp and for what people would use instead.
+
+    python docs/benchmarks/frontier.py --data FOLDER
+
+measures every method on every task, table, number of labels, head and seed; appends a line of JSON
+for each point to ``frontier.jsonl``; and writes from it the tables and the pictures. Points that
+the file has already are not measured again, so that an interrupted run goes on where it stopped.
+FOLDER holds a folder a task with ``train.tsv``, ``test.tsv`` and perhaps ``dev.tsv``, each line
+``label<TAB>text``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import faiss
+import numpy as np
+import ours
+import report
+import torch
+from bag_of_words import bag_of_words
+from convolution import convolutional_score
+from joblib import Parallel, delayed
+from linear import Score, linear_score
+from numpy.typing import NDArray
+from peers import Compressed, Peer, peers
+from tasks import TABLES, TASKS, Case, load_case
+from tqdm.auto import tqdm
+
+_N_SHORT = 100_000  # rows from which on the slow methods are left out
+Line = dict[str, Any]
+_FROZEN: dict[tuple[str, ...], Compressed] = {}  # of this process
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What all methods are compared on at once."""
+
+    task: str
+    table: str
+    rows: str  # "task" or "whole"
+    labels: int | str  # "all" or how many labelled documents there are
+    head: str
+    seed: int
+
+    def load(self, folder: Path) -> Case:
+        """Read the task and cut it."""
+        n_labels = None if self.labels == "all" else int(self.labels)
+        whole = self.rows == "whole"
+        return load_case(folder, self.task, self.table, n_labels, self.seed, whole=whole)
+
+
+class Bench:
+    """One cell's measurements, less those that are done.
+
+    Parameters
+    ----------
+    cell : Cell
+    folder : Path
+        Where the tasks lie.
+    done : set of (method, source, setting)
+    effort : {"full", "short"}
+        Which settings of each method.
+    """
+
+    def __init__(self, cell: Cell, folder: Path, done: set[tuple[str, ...]], effort: str) -> None:
+        self.cell, self.done = cell, done
+        self.case = cell.load(folder)
+        self.effort = "short" if self.case.table.n_words >= _N_SHORT else effort
+        self.tuned: NDArray[np.float32] | None = None
+
+    def lines(self) -> Iterator[Line]:
+        """Measure everything."""
+        if self.cell.head == "linear":
+            yield from self._bag_of_words()
+        yield from self._full_precision()
+        yield from self._ours()
+        yield from self._peers()
+
+    def _bag_of_words(self) -> Iterator[Line]:
+        if ("bag of words", "none", "") in self.done:
+            return
+        start = perf_counter()
+        for found in bag_of_words(self.case):
+            score = Score(found.dev, found.test)
+            yield self._line(
+                "bag of words", "none", found.setting, found.nbytes, score, None, start
+            )
+
+    def _full_precision(self) -> Iterator[Line]:
+        for source in ("frozen", "fine-tuned"):
+            if ("full precision", source, "float32") not in self.done:
+                start = perf_counter()
+                vectors = self._vectors(source)
+                yield self._scored(
+                    "full precision", source, "float32", vectors, vectors.nbytes, start
+                )
+
+    def _ours(self) -> Iterator[Line]:
+        for entry in ours.entries(self.effort, self.cell.head):
+            if (entry.method, "task", entry.setting) in self.done:
+                continue
+            start = perf_counter()
+            fitted = ours.compressor(
+                self.case, self.cell.head, self.cell.seed, **entry.parameters
+            ).fit(self.case.table, **ours.task_of(self.case, self.cell.head))
+            vectors, nbytes = ours.rebuilt(fitted), fitted.nbytes_
+            if self.cell.head == "linear":
+                # Pooling skips a word without a code.
+                kept = np.where(fitted.code_lengths_[:, None] > 0, vectors, 0)
+                score = linear_score(self.case, kept)
+                if entry.method == ours.DEFAULT:
+                    by_codes = linear_score(self.case, ours.code_features(fitted))
+                    yield self._line(
+                        ours.CODE_FEATURES, "task", entry.setting, nbytes, by_codes, None, start
+                    )
+            else:
+                score = self._score(vectors)
+            error = self._error(vectors)
+            yield self._line(entry.method, "task", entry.setting, nbytes, score, error, start)
+
+    def _peers(self) -> Iterator[Line]:
+        shape = self.case.table.vectors.shape
+        # The convolution takes long, and codes of the frozen table come nowhere near it.
+        sources = ("fine-tuned", "frozen") if self.cell.head == "linear" else ("fine-tuned",)
+        for source, peer in product(sources, peers(*shape, self.effort)):
+            if (peer.method, source, peer.setting) in self.done:
+                continue
+            vectors = self._vectors(source)
+            start = perf_counter()
+            found = self._compress(peer, source, vectors)
+            yield self._scored(
+                peer.method, source, peer.setting, found.vectors, found.nbytes, start
+            )
+
+    def _compress(self, peer: Peer, source: str, vectors: NDArray[np.float32]) -> Compressed:
+        """Quantize the table; the frozen one, which is the same in every cell, once."""
+        if source != "frozen":
+            return peer.compress(vectors, self.cell.seed)
+        key = (self.cell.task, self.cell.table, self.cell.rows, peer.method, peer.setting)
+        if key not in _FROZEN:
+            _FROZEN[key] = peer.compress(vectors, 0)
+        return _FROZEN[key]
+
+    def _vectors(self, source: str) -> NDArray[np.float32]:
+        if source == "frozen":
+            return np.asarray(self.case.table.vectors)
+        if self.tuned is None:
+            self.tuned = ours.fine_tuned(self.case, self.cell.head, self.cell.seed)
+        return self.tuned
+
+    def _scored(
+        self,
+        method: str,
+        source: str,
+        setting: str,
+        vectors: NDArray[np.float32],
+        nbytes: int,
+        start: float,
+    ) -> Line:
+        """Score the vectors; the time is that of making them."""
+        seconds = perf_counter() - start
+        line = self._line(
+            method, source, setting, nbytes, self._score(vectors), self._error(vectors), start
+        )
+        return line | {"seconds": round(seconds, 2)}
+
+    def _score(self, vectors: NDArray[np.float32]) -> Score:
+        if self.cell.head == "linear":
+            return linear_score(self.case, vectors)
+        return convolutional_score(self.case, vectors, self.cell.seed)
+
+    def _error(self, vectors: NDArray[np.float32]) -> float:
+        """Relative squared error of the pretrained rows, weighted by the words' frequency."""
+        weights, table = self.case.frequency, self.case.table.vectors
+        left = weights @ ((table - vectors) ** 2).sum(1)
+        return float(left / (weights @ ((table - weights @ table) ** 2).sum(1)))
+
+    def _line(
+        self,
+        method: str,
+        source: str,
+        setting: str,
+        nbytes: int,
+        score: Score,
+        error: float | None,
+        start: float,
+    ) -> Line:
+        found = {
+            "method": method,
+            "source": source,
+            "setting": setting,
+            "nbytes": int(nbytes),
+            "table_nbytes": 4 * self.case.table.vectors.size,
+            "dev": round(score.dev, 5),
+            "test": round(score.test, 5),
+            "error": None if error is None else round(error, 5),
+            "seconds": round(perf_counter() - start, 2),
+        }
+        return asdict(self.cell) | found
+
+
+def measure(cells: list[Cell], folder: Path, effort: str, output: Path) -> None:
+    """Measure cells, writing each point as it is found; one thread, for jobs run side by side."""
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    done = done_in(output)
+    for cell in cells:
+        for line in Bench(cell, folder, done.get(cell, set()), effort).lines():
+            with output.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")  # one short write: two jobs do not mix
+    _FROZEN.clear()
+
+
+def done_in(output: Path) -> dict[Cell, set[tuple[str, ...]]]:
+    """Read which points the file has, by cell."""
+    done: dict[Cell, set[tuple[str, ...]]] = {}
+    text = output.read_text(encoding="utf-8") if output.exists() else ""
+    for line in map(json.loads, text.splitlines()):
+        cell = Cell(**{name: line[name] for name in Cell.__dataclass_fields__})
+        points = done.setdefault(cell, set())
+        points.add((line["method"], line["source"], line["setting"]))
+        if line["method"] == "bag of words":
+            points.add(("bag of words", "none", ""))  # all its sizes come from one go
+    return done
+
+
+def _labels(text: str) -> int | str:
+    return text if text == "all" else int(text)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES)
+    parser.add_argument("--labels", nargs="+", type=_labels, default=["all", 500, 100])
+    parser.add_argument("--heads", nargs="+", default=["linear", "convolutional"])
+    parser.add_argument("--rows", choices=["task", "whole"], default="task")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--effort", choices=["full", "short"], default="full")
+    parser.add_argument("--jobs", type=int, default=1, help="tables and tasks side by side")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    file = given.output / "frontier.jsonl"
+    # All cells of a task and a table are one job: they share the codes of the frozen table.
+    jobs = [
+        [
+            Cell(task, table, given.rows, labels, head, seed)
+            for labels, head, seed in product(given.labels, given.heads, range(given.seeds))
+        ]
+        for table, task in product(given.tables, given.tasks)
+    ]
+    run = partial(measure, folder=given.data, effort=given.effort, output=file)
+    parallel = Parallel(n_jobs=given.jobs, return_as="generator_unordered")
+    for _ in tqdm(parallel(delayed(run)(cells) for cells in jobs), total=len(jobs), unit="job"):
+        pass
+    report.write(file, given.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""skadacomp's own entries: the default at several sizes, and what each part of it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from tasks import Case
+
+from skadacomp import AdaptiveCodebookCompressor
+from skadacomp._codes import code_matrix
+from skadacomp._learning import fine_tune_table
+
+DEFAULT = "skadacomp"
+CODE_FEATURES = "skadacomp, code features"
+_LONG = (0, 2, 4, 8, 16)  # where bits are cheap, longer codes are worth their codebooks
+
+# The default at other prices of a bit; the first of each list are what lesser efforts run.
+_CURVE: list[dict[str, Any]] = [
+    {"size_penalty": 0.02},
+    {"size_penalty": 0.005},
+    {"size_penalty": 0.0005, "code_lengths": _LONG},
+    {"size_penalty": 0.08},
+    {"size_penalty": 0.04},
+    {"size_penalty": 0.01},
+    {"size_penalty": 0.002, "code_lengths": _LONG},
+    {"size_penalty": 0.0001, "code_lengths": _LONG},
+]
+_ABLATIONS: dict[str, list[dict[str, Any]]] = {
+    "skadacomp, rate-distortion lengths": [
+        {"size_penalty": penalty, "length_method": "rate-distortion"}
+        for penalty in (0.02, 0.04, 0.005)
+    ],
+    "skadacomp, lengths by frequency": [
+        {"size_penalty": penalty, "length_method": "frequency"}
+        for penalty in (0.02, 0.08, 0.005, 0.001)
+    ],
+    "skadacomp, one fixed length": [{"code_lengths": (length,)} for length in (2, 4, 1, 8, 16)],
+    "skadacomp, plain form of the paper": [
+        {
+            "init": "random",
+            "n_codewords": 2,
+            "code_lengths": (0, 8, 16, 32),
+            "size_penalty": penalty,
+        }
+        for penalty in (0.002, 0.0005, 0.01)
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of our rows: what the estimator is called in the report, and its parameters."""
+
+    method: str
+    parameters: dict[str, Any]
+
+    @property
+    def setting(self) -> str:
+        """The parameters that are not the default."""
+        shown = {k: v for k, v in self.parameters.items() if k not in ("init", "length_method")}
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def entries(effort: str, head: str) -> Iterator[Entry]:
+    """List what to measure; ``effort="short"`` has few ablations, and few sizes for a slow head."""
+    short = effort == "short"
+    n_sizes = 3 if short and head == "convolutional" else None
+    n_each = 1 if n_sizes else 2 if short else None
+    for parameters in _CURVE[:n_sizes]:
+        yield Entry(DEFAULT, parameters)
+    for method, settings in _ABLATIONS.items():
+        for parameters in settings[:n_each]:
+            yield Entry(method, parameters)
+
+
+def compressor(case: Case, head: str, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
+    """Make the estimator; a convolutional head fits a task within few epochs."""
+    if head == "convolutional":
+        parameters = {"max_iter": 20, "n_iter_no_change": 4, **parameters}
+    return AdaptiveCodebookCompressor(head=head, random_state=seed, **parameters)
+
+
+def task_of(case: Case, head: str) -> dict[str, Any]:
+    """Give what `fit` takes beside the table; the case's dev documents say when to stop."""
+    X = [_documents(case, part, head) for part in (case.train, case.dev)]
+    y = [case.labels[part] for part in (case.train, case.dev)]
+    return {"X_task": X[0], "y_task": y[0], "X_val": X[1], "y_val": y[1]}
+
+
+def _documents(case: Case, part: NDArray[np.int64], head: str) -> Any:
+    if head == "convolutional":
+        return [case.documents[i].tolist() for i in part]
+    return case.counts[part]
+
+
+def fine_tuned(case: Case, head: str, seed: int) -> NDArray[np.float32]:
+    """Fine-tune the table at full precision, as our own first stage does, for all methods alike."""
+    given = task_of(case, head)
+    _, task, settings = compressor(case, head, seed)._problem(
+        case.table, None, given["y_task"], given["X_task"], given["X_val"], given["y_val"]
+    )
+    assert task is not None
+    overlay = fine_tune_table(case.table.vectors, task, settings)
+    vectors = np.array(case.table.vectors)
+    vectors[overlay.rows] = overlay.values
+    return vectors
+
+
+def rebuilt(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:
+    """Vectors of all words; a word without a code has the mean vector."""
+    return fitted.compressed_.vectors(np.arange(fitted.compressed_.n_words), missing="mean")
+
+
+def code_features(fitted: AdaptiveCodebookCompressor) -> sparse.csr_matrix:
+    """Code features of all words, a row of zeros for a word without a code."""
+    features = code_matrix(fitted.codes_, fitted.compressed_.n_codewords)
+    kept = sparse.diags_array((fitted.code_lengths_ > 0).astype(np.float32))
+    return sparse.csr_matrix(kept @ features)
