@@ -16,9 +16,14 @@ extensions = [
     "sphinx.ext.doctest",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
+    "myst_parser",  # for the tables that the benchmarks write
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "examples"]  # the gallery writes auto_examples/ from examples/
+exclude_patterns = [
+    "_build",
+    "benchmarks",  # pages include what it holds
+    "examples",  # the gallery writes auto_examples/ from it
+]
 
 # API pages: one for each public name, its own methods with it.
 autosummary_generate = True

@@ -40,6 +40,21 @@ _ABLATIONS: dict[str, list[dict[str, Any]]] = {
         for penalty in (0.02, 0.08, 0.005, 0.001)
     ],
     "skadacomp, one fixed length": [{"code_lengths": (length,)} for length in (2, 4, 1, 8, 16)],
+    # The trade between the task and the table as it was.
+    "skadacomp, reconstruction weight 10": [
+        {"size_penalty": 0.002, "code_lengths": _LONG, "reconstruction_weight": 10},
+        {"size_penalty": 0.02, "code_lengths": _LONG, "reconstruction_weight": 10},
+        {
+            "size_penalty": 0.0003,
+            "code_lengths": _LONG,
+            "n_codewords": 16,
+            "reconstruction_weight": 10,
+        },
+    ],
+    "skadacomp, reconstruction weight 1": [
+        {"size_penalty": penalty, "code_lengths": _LONG, "reconstruction_weight": 1}
+        for penalty in (0.005, 0.0005, 0.02)
+    ],
     "skadacomp, plain form of the paper": [
         {
             "init": "random",
@@ -70,7 +85,7 @@ def entries(effort: str, head: str) -> Iterator[Entry]:
     """List what to measure; ``effort="short"`` has few ablations, and few sizes for a slow head."""
     short = effort == "short"
     n_sizes = 3 if short and head == "convolutional" else None
-    n_each = 1 if n_sizes else 2 if short else None
+    n_each = 1 if n_sizes else 3 if short else None
     for parameters in _CURVE[:n_sizes]:
         yield Entry(DEFAULT, parameters)
     for method, settings in _ABLATIONS.items():

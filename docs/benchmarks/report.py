@@ -26,11 +26,13 @@ from numpy.typing import NDArray
 OURS = "skadacomp"
 CODE_FEATURES = "skadacomp, code features"
 FIXED = "skadacomp, one fixed length"
+TRADE = ("skadacomp, reconstruction weight 1", "skadacomp, reconstruction weight 10")
 ABLATIONS = (
     CODE_FEATURES,
     "skadacomp, rate-distortion lengths",
     "skadacomp, lengths by frequency",
     FIXED,
+    *TRADE,
     "skadacomp, plain form of the paper",
 )
 FULL = "full precision"
@@ -46,7 +48,15 @@ _TINY = 2e-5  # accuracies come rounded to five digits: equal ones may differ by
 _OUR_COLOUR = "#0072B2"
 _PEER_COLOURS = ("#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 _PEER_MARKERS = "s^vDPX<>hd"
-_DASHES = ((0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)), "-", (0, (1, 1)))
+_DASHES = (
+    (0, (6, 2)),
+    (0, (2, 1.5)),
+    (0, (6, 2, 1, 2)),
+    "-",
+    (0, (10, 2)),
+    (0, (10, 2, 2, 2)),
+    (0, (1, 1)),
+)
 _BAG_STYLE = {"color": "0.25", "linestyle": ":", "linewidth": 2.0}
 _ENVELOPE_STYLE = {"color": "0.6", "linewidth": 1.2, "drawstyle": "steps-post"}
 _FULL_STYLES = {FINE_TUNED: "-", FROZEN: (0, (5, 3))}
@@ -219,6 +229,7 @@ def summary(points: Iterable[Point]) -> str:
     parts = [_INTRODUCTION]
     for regime, cells in regimes.items():
         parts += [f"## {regime[0].upper()}{regime[1:]}", *_regime_tables(cells)]
+    parts += _reconstruction_tables(points)
     return "\n\n".join([*parts, _list_above(points)]) + "\n"
 
 
@@ -448,6 +459,15 @@ _DEV_HEADER = (
     "our bytes / peer’s",
 )
 _TEST_HEADER = ("data", "ours", "Δ test", "best peer", "ratio", "Δ test", "our bytes / peer’s")
+_ERROR_HEADER = (
+    "data",
+    "ours",
+    "bytes",
+    "error",
+    "test",
+    "peers’ error at most these bytes",
+    "peers’ bytes for no more error",
+)
 _CHECK_HEADER = ("data", "fixed length’s bytes / ours", "ours, test", "bag of words, test")
 
 
@@ -463,6 +483,43 @@ def _regime_tables(cells: Sequence[tuple[Cell, Curves]]) -> list[str]:
         "the first table beside the best bag of words on dev that is no larger:",
         _markdown(_CHECK_HEADER, [_check_row(cell, found) for cell, found in cells]),
     ]
+
+
+def _reconstruction_tables(points: Iterable[Point]) -> list[str]:
+    """Hold the errors of our tables, at each reconstruction weight, against those of the peers."""
+    rows = [
+        row
+        for cell, found in curves(points).items()
+        if cell.regime == "all labels, linear head"
+        for row in _reconstruction_rows(cell, found)
+    ]
+    if not rows:
+        return []
+    return [
+        "## Reconstruction",
+        "Error of the pretrained rows, weighted by frequency, and test accuracy; beside them the "
+        "least error of any peer of no more bytes, and the fewest bytes in which a peer has no "
+        "more error. Peers quantize the pretrained table.",
+        _markdown(_ERROR_HEADER, rows),
+    ]
+
+
+def _reconstruction_rows(cell: Cell, found: Curves) -> Iterator[list[str]]:
+    peers = _all_spots(_peer_curves(found, (FROZEN,)))
+    for name in (OURS, *TRADE):
+        for spot in found.get((name, "task"), []):
+            error = spot.mean("error")
+            smaller = [peer.mean("error") for peer in peers if peer.nbytes <= spot.nbytes]
+            better = [peer.nbytes for peer in peers if peer.mean("error") <= error]
+            yield [
+                cell.data,
+                name.removeprefix("skadacomp, "),
+                f"{spot.nbytes:,.0f}",
+                f"{error:.3f}",
+                f"{100 * spot.mean('test'):.1f} %",
+                f"{min(smaller):.3f}" if smaller else "none so small",
+                f"{min(better):,.0f}" if better else "–",
+            ]
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

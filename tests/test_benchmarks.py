@@ -1,0 +1,204 @@
+"""The benchmark's own rooms, on a made-up task and table: what they count, choose and resume."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from skadacomp import EmbeddingTable
+
+BENCHMARKS = Path(__file__).parents[1] / "docs" / "benchmarks"
+if not BENCHMARKS.exists():
+    pytest.skip("the benchmarks are not part of an installed package", allow_module_level=True)
+sys.path.insert(0, str(BENCHMARKS))
+
+import linear  # noqa: E402
+import report  # noqa: E402
+import tasks  # noqa: E402
+
+N_WORDS, N_DIMS = 80, 6
+WORDS = [f"w{i}" for i in range(N_WORDS)]
+
+
+@pytest.fixture(scope="module")
+def table():
+    vectors = np.random.default_rng(0).normal(size=(N_WORDS, N_DIMS)).astype(np.float32)
+    return EmbeddingTable(WORDS, vectors)
+
+
+@pytest.fixture
+def data(tmp_path, table, monkeypatch):
+    """A task whose label is the sign of the mean vector's first dimension."""
+    random = np.random.default_rng(1)
+    (tmp_path / "made").mkdir()
+    for part, size in {"train": 300, "dev": 60, "test": 90}.items():
+        documents = random.integers(0, N_WORDS - 10, (size, 8))
+        labels = np.where(table.vectors[documents, 0].mean(1) > 0, "up", "down")
+        texts = [" ".join(WORDS[i] for i in document) for document in documents]
+        lines = [f"{label}\t{text}\n" for label, text in zip(labels, texts, strict=True)]
+        (tmp_path / "made" / f"{part}.tsv").write_text("".join(lines), encoding="utf-8")
+    source = tasks.Source(table, lambda text: tasks._glove_rows(text, table.index))
+    monkeypatch.setattr(tasks, "load_source", lambda name: source)
+    return tmp_path
+
+
+def test_a_task_is_cut_into_its_splits_over_its_own_rows(data, table):
+    case = tasks.load_case(data, "made", "any", None, 0)
+    assert [len(part) for part in (case.train, case.dev, case.test)] == [300, 60, 90]
+    assert case.table.n_words <= N_WORDS - 10
+    ids = np.concatenate(case.documents)
+    np.testing.assert_array_equal(np.unique(ids), np.arange(case.table.n_words))
+    for word, vector in zip(case.table.words, case.table.vectors, strict=True):
+        np.testing.assert_array_equal(vector, table.vectors[table.index[word]])
+    assert case.counts.sum() == 8 * 450
+    assert case.frequency.sum() == pytest.approx(1)
+    whole = tasks.load_case(data, "made", "any", None, 0, whole=True)
+    assert whole.table.n_words == N_WORDS
+
+
+def test_few_labels_are_drawn_by_the_seed_and_leave_the_test_alone(data):
+    cases = [tasks.load_case(data, "made", "any", 40, seed) for seed in (0, 0, 1)]
+    for case in cases:
+        assert len(case.train) + len(case.dev) == 40
+        assert len(np.intersect1d(case.train, case.dev)) == 0
+        assert max(case.train.max(), case.dev.max()) < 300  # out of train.tsv alone
+        np.testing.assert_array_equal(case.test, np.arange(360, 450))
+    np.testing.assert_array_equal(cases[0].train, cases[1].train)
+    assert not np.array_equal(cases[0].train, cases[2].train)
+
+
+def test_without_a_dev_split_a_part_of_train_is_held_out_for_all_seeds(data):
+    (data / "made" / "dev.tsv").unlink()
+    one, other = (tasks.load_case(data, "made", "any", None, seed) for seed in (0, 1))
+    assert (len(one.train), len(one.dev)) == (270, 30)
+    np.testing.assert_array_equal(one.dev, other.dev)
+
+
+def test_a_token_that_the_table_lacks_is_split():
+    index = {"don't": 0, "stop": 1, "(": 2, "now": 3}
+    assert tasks._glove_rows("Don't (stop) now unknown", index) == [0, 2, 1, 3]
+
+
+def test_the_linear_head_reads_pooled_words_and_skips_rows_of_zeros(data):
+    case = tasks.load_case(data, "made", "any", None, 0)
+    score = linear.linear_score(case, case.table.vectors)
+    assert min(score.dev, score.test) > 0.9
+    blind = linear.linear_score(case, np.ones((case.table.n_words, 1), np.float32))
+    assert blind.test < 0.7
+    kept = np.arange(case.table.n_words) % 2 == 0
+    words = np.where(kept[:, None], case.table.vectors, 0)
+    pooled = linear._pool(case, words)
+    document = case.documents[5]
+    expected = case.table.vectors[document[kept[document]]].mean(0)
+    np.testing.assert_allclose(pooled[5], expected, atol=1e-5)
+    np.testing.assert_allclose(linear._pool(case, sparse.csr_matrix(words)), pooled, atol=1e-6)
+
+
+def test_the_convolutional_head_beats_chance(data):
+    convolution = pytest.importorskip("convolution")
+    case = tasks.load_case(data, "made", "any", None, 0)
+    assert convolution.convolutional_score(case, case.table.vectors, 0).test > 0.75
+
+
+def test_a_pruned_bag_of_words_is_smaller_and_counts_its_bytes(data):
+    from bag_of_words import bag_of_words
+
+    found = bag_of_words(tasks.load_case(data, "made", "any", None, 0))
+    largest = max(found, key=lambda pruned: pruned.nbytes)
+    assert largest.test > 0.85
+    assert largest.nbytes < 4 * N_WORDS
+    assert min(pruned.nbytes for pruned in found) < largest.nbytes
+
+
+def test_peers_rebuild_better_with_more_bits_and_count_what_they_ship():
+    pytest.importorskip("faiss")
+    from peers import peers
+
+    vectors = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32)
+    found = {}
+    for peer in peers(600, 8, "short"):
+        shipped = peer.compress(vectors, 0)
+        assert shipped.vectors.shape == vectors.shape
+        assert 0 < shipped.nbytes < vectors.nbytes
+        error = float(((vectors - shipped.vectors) ** 2).sum() / (vectors**2).sum())
+        found.setdefault(peer.method, []).append((shipped.nbytes, error))
+    assert set(found) > {"PQ", "RQ", "scalar", "PCA + int8"}
+    for method, points in found.items():
+        errors = [error for _, error in sorted(points)]
+        assert errors[-1] <= errors[0], method
+    sizes = [nbytes for nbytes, _ in found["scalar"]]
+    assert sorted(sizes) == sorted(600 * bits + 4 for bits in (1, 2, 4, 8))  # 8 dims, one range
+
+
+def run_frontier(data, output, monkeypatch, effort="short"):
+    frontier = pytest.importorskip("frontier")
+    monkeypatch.setattr(frontier, "peers", lambda *shape: [])
+    cells = [frontier.Cell("made", "any", "task", "all", "linear", seed) for seed in (0, 1)]
+    frontier.measure(cells, data, effort, output)
+    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    import ours
+
+    monkeypatch.setattr(ours, "_CURVE", [{"size_penalty": 0.02, "max_iter": 2}])
+    monkeypatch.setattr(ours, "_ABLATIONS", {})
+    output = tmp_path / "frontier.jsonl"
+    lines = run_frontier(data, output, monkeypatch)
+    names = {(line["method"], line["source"]) for line in lines}
+    assert names == {
+        ("bag of words", "none"),
+        ("full precision", "frozen"),
+        ("full precision", "fine-tuned"),
+        ("skadacomp", "task"),
+        ("skadacomp, code features", "task"),
+    }
+    assert run_frontier(data, output, monkeypatch) == lines  # nothing is measured twice
+    # Lost lines are measured again, and they alone.
+    kept = [line for line in lines if not line["method"].startswith("skadacomp")]
+    output.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    again = run_frontier(data, output, monkeypatch)
+    assert again[: len(kept)] == kept
+    assert [line["test"] for line in again[len(kept) :]] == [
+        line["test"] for line in lines if line["method"].startswith("skadacomp")
+    ]
+    frozen = [line for line in lines if line["source"] == "frozen"]
+    assert all(line["error"] == 0 and line["nbytes"] == line["table_nbytes"] for line in frozen)
+
+
+def line(method, source, setting, nbytes, dev, test, seed=0):
+    cell = {"task": "made", "table": "any", "rows": "task", "labels": "all", "head": "linear"}
+    sizes = {"nbytes": nbytes, "table_nbytes": 100_000}
+    scores = {"dev": dev, "test": test, "error": 0.5, "seconds": 1.0}
+    names = {"seed": seed, "method": method, "source": source, "setting": setting}
+    return json.dumps({**cell, **names, **sizes, **scores}) + "\n"
+
+
+def test_the_report_picks_the_smallest_that_is_as_accurate(tmp_path):
+    text = "".join(
+        line("full precision", "fine-tuned", "float32", 100_000, 0.9, 0.9, seed)
+        + line("full precision", "frozen", "float32", 100_000, 0.8, 0.8, seed)
+        + line("skadacomp", "task", "a", 100, 0.85, 0.86, seed)
+        + line("skadacomp", "task", "b", 250, 0.898, 0.899, seed)
+        + line("skadacomp", "task", "c", 500, 0.90, 0.90, seed)
+        + line("RQ", "fine-tuned", "2 × 4 bits", 1_000, 0.88, 0.87, seed)
+        + line("RQ", "fine-tuned", "8 × 4 bits", 2_000, 0.897, 0.91, seed)
+        for seed in (0, 1)
+    )
+    file = tmp_path / "frontier.jsonl"
+    file.write_text(text, encoding="utf-8")
+    points = report.read(file)
+    (above,) = report.dominated(points)  # .91 at 2,000 bytes against our .90
+    assert above.peer.name == "RQ, 8 × 4 bits, fine-tuned"
+    assert above.points == pytest.approx(1)
+    summary = report.summary(points)
+    assert "| 400× |" in summary  # b: 100,000 / 250
+    assert "| RQ, 8 × 4 bits, fine-tuned | 50× |" in summary
+    written = report.write(file, tmp_path / "out")
+    assert all(path.stat().st_size > 0 for path in written)
+    assert {path.suffix for path in written} == {".md", ".csv", ".png"}
+    assert not list((tmp_path / "out").glob(".*"))  # no temporary file is left
