@@ -22,7 +22,6 @@ from scipy.stats import spearmanr
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp.datasets import load_glove
-from skadacomp.metrics import reconstruction_error
 
 _SETS = {"MEN": "EN-MEN-TR-3k.tsv", "WordSim-353": "EN-WS-353-ALL.tsv"}
 _BITS = (8, 16, 32, 64)  # a word
@@ -60,6 +59,12 @@ def compress(table: EmbeddingTable, bits: list[int]) -> Iterator[Row]:
         yield Row(name, found.nbytes, found.vectors, perf_counter() - start)
 
 
+def relative_error(table: EmbeddingTable, vectors: NDArray[np.float32]) -> float:
+    """Squared error over that of the mean vector."""
+    left = np.square(table.vectors - vectors).sum(dtype=np.float64)
+    return float(left / np.square(table.vectors - table.vectors.mean(0)).sum(dtype=np.float64))
+
+
 def correlation(file: Path, table: EmbeddingTable, vectors: NDArray[np.float32]) -> float:
     """Spearman's correlation of cosines with the scores, over the pairs that the table has."""
     lines = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
@@ -85,7 +90,7 @@ def main() -> None:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in compress(table, given.bits):
-        error = reconstruction_error(table.vectors, row.vectors)
+        error = relative_error(table, row.vectors)
         found = [
             correlation(given.data / "wordsim" / f, table, row.vectors) for f in _SETS.values()
         ]
