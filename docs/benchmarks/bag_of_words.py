@@ -21,6 +21,8 @@ from tasks import Case
 FEATURES = ("counts", "binary", "tf-idf")
 _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of the logistic regression
 _PENALTIES = {"l2": 0.0, "l1": 1.0}  # as shares of l1
+# scikit-learn before 1.8 goes by the name and warns of the share; later ones do the reverse.
+_BY_NAME = LogisticRegression().penalty == "l2"
 _FEWEST_WORDS = 30
 _N_SIZES = 8
 
@@ -146,9 +148,10 @@ def _fit(case: Case, recipe: _Recipe, documents: NDArray[np.int64]) -> _Model:
     if recipe.features == "tf-idf":
         n_with = np.bincount(counts.indices, minlength=len(recipe.words))
         idf = _round_to_int8(np.log((1 + len(documents)) / (1 + n_with)) + 1)
+    name = recipe.penalty
     regression = LogisticRegression(
         C=recipe.strength,
-        l1_ratio=_PENALTIES[recipe.penalty],
+        **({"penalty": name} if _BY_NAME else {"l1_ratio": _PENALTIES[name]}),
         solver="liblinear",
         random_state=0,
         tol=1e-3,
