@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import ours
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
@@ -23,8 +24,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from tasks import Case, load_case
 from tqdm.auto import tqdm
-
-from skadacomp import AdaptiveCodebookCompressor
 
 Floats = NDArray[np.float64]
 
@@ -133,13 +132,9 @@ def _fitter(n_seeds: int, bar: tqdm) -> Callable[[Case], dict[str, Floats]]:
     """Make what fits a case in all ways with all seeds."""
 
     def fit(case: Case, options: dict, seed: int) -> Floats:
-        compressor = AdaptiveCodebookCompressor(random_state=seed, device="cpu", **options)
-        (X, y), (X_val, y_val) = (
-            (case.counts[part], case.labels[part]) for part in (case.train, case.dev)
-        )
-        compressor.fit(case.table, X, y, X_val=X_val, y_val=y_val)
+        fitted = ours.fit(case, "linear", seed, device="cpu", **options)
         bar.update()
-        return compressor.code_lengths_.astype(float)
+        return fitted.code_lengths_.astype(float)
 
     return lambda case: {
         way: np.array([fit(case, options, seed) for seed in range(n_seeds)])

@@ -53,11 +53,6 @@ def widened(case: Case, times: int) -> Case:
     return replace(case, table=EmbeddingTable(words, vectors))
 
 
-def fit(case: Case, **parameters: object) -> None:
-    """Fit the compressor."""
-    ours.compressor(case, "linear", 0, **parameters).fit(case.table, **ours.task_of(case, "linear"))
-
-
 def table(found: dict[str, float]) -> list[str]:
     """Lay the seconds out as Markdown."""
     rows = [f"| {name} | {seconds:.2f} |" for name, seconds in found.items()]
@@ -81,12 +76,12 @@ def main() -> None:
         "fine-tune the full table": partial(ours.fine_tuned, case, "linear", 0),
         "train faiss RQ, 8 codes of 4 bits": partial(eight["RQ"], vectors, 0),
         "train faiss LSQ, 8 codes of 4 bits": partial(eight["LSQ"], vectors, 0),
-        "fit": partial(fit, case),
-        "fit, 10 times the vocabulary": partial(fit, widened(case, 10)),
+        "fit": partial(ours.fit, case, "linear", 0),
+        "fit, 10 times the vocabulary": partial(ours.fit, widened(case, 10), "linear", 0),
     }
     for times in (1, 2, 4, 8):
         # A fixed number of epochs: early stopping would blur the comparison.
-        job = partial(fit, repeated(case, times), max_iter=2, n_iter_no_change=2)
+        job = partial(ours.fit, repeated(case, times), "linear", 0, max_iter=2, n_iter_no_change=2)
         jobs[f"6 epochs, {times} times the tokens"] = job
     found = medians(jobs, given.rounds)
     tuning, rq, lsq, whole, wide, *_ = found.values()

@@ -109,16 +109,14 @@ class Bench:
             if (entry.method, "task", entry.setting) in self.done:
                 continue
             start = perf_counter()
-            fitted = ours.compressor(
-                self.case, self.cell.head, self.cell.seed, **entry.parameters
-            ).fit(self.case.table, **ours.task_of(self.case, self.cell.head))
+            fitted = ours.fit(self.case, self.cell.head, self.cell.seed, **entry.parameters)
             vectors, nbytes = ours.rebuilt(fitted), fitted.nbytes_
             if self.cell.head == "linear":
                 # Pooling skips a word without a code.
                 kept = np.where(fitted.code_lengths_[:, None] > 0, vectors, 0)
                 score = linear_score(self.case, kept)
                 if entry.method == ours.DEFAULT:
-                    by_codes = linear_score(self.case, ours.code_features(fitted))
+                    by_codes = linear_score(self.case, fitted._word_features)
                     yield self._line(
                         ours.CODE_FEATURES, "task", entry.setting, nbytes, by_codes, None, start
                     )

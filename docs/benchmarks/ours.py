@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from tasks import Case
 
 from skadacomp import AdaptiveCodebookCompressor
-from skadacomp._codes import code_matrix
 from skadacomp._learning import fine_tune_table
 
 DEFAULT = "skadacomp"
@@ -93,7 +91,7 @@ def entries(effort: str, head: str) -> Iterator[Entry]:
             yield Entry(method, parameters)
 
 
-def compressor(case: Case, head: str, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
+def compressor(head: str, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
     """Make the estimator; a convolutional head fits a task within few epochs."""
     if head == "convolutional":
         parameters = {"max_iter": 20, "n_iter_no_change": 4, **parameters}
@@ -107,6 +105,11 @@ def task_of(case: Case, head: str) -> dict[str, Any]:
     return {"X_task": X[0], "y_task": y[0], "X_val": X[1], "y_val": y[1]}
 
 
+def fit(case: Case, head: str, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
+    """Fit the estimator to the case."""
+    return compressor(head, seed, **parameters).fit(case.table, **task_of(case, head))
+
+
 def _documents(case: Case, part: NDArray[np.int64], head: str) -> Any:
     if head == "convolutional":
         return [case.documents[i].tolist() for i in part]
@@ -116,7 +119,7 @@ def _documents(case: Case, part: NDArray[np.int64], head: str) -> Any:
 def fine_tuned(case: Case, head: str, seed: int) -> NDArray[np.float32]:
     """Fine-tune the table at full precision, as our own first stage does, for all methods alike."""
     given = task_of(case, head)
-    _, task, settings = compressor(case, head, seed)._problem(
+    _, task, settings = compressor(head, seed)._problem(
         case.table, None, given["y_task"], given["X_task"], given["X_val"], given["y_val"]
     )
     assert task is not None
@@ -129,10 +132,3 @@ def fine_tuned(case: Case, head: str, seed: int) -> NDArray[np.float32]:
 def rebuilt(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:
     """Vectors of all words; a word without a code has the mean vector."""
     return fitted.compressed_.vectors(np.arange(fitted.compressed_.n_words), missing="mean")
-
-
-def code_features(fitted: AdaptiveCodebookCompressor) -> sparse.csr_matrix:
-    """Code features of all words, a row of zeros for a word without a code."""
-    features = code_matrix(fitted.codes_, fitted.compressed_.n_codewords)
-    kept = sparse.diags_array((fitted.code_lengths_ > 0).astype(np.float32))
-    return sparse.csr_matrix(kept @ features)
