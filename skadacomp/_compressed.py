@@ -29,12 +29,14 @@ from skadacomp._codes import (
     unpack_one,
 )
 from skadacomp._format import (
+    AXIS_TENSORS,
     DTYPES,
     FORMAT,
     WORD_TENSORS,
     FormatError,
     Metadata,
     Tensors,
+    TensorShape,
     check_tensors,
     file_nbytes,
     read,
@@ -43,8 +45,9 @@ from skadacomp._format import (
 )
 from skadacomp._vocabulary import Vocabulary
 
-__all__ = ["FORMAT", "CompressedTable", "FormatError", "small_mean"]
+__all__ = ["FORMAT", "CompressedTable", "FormatError", "codebook_shapes", "small_mean"]
 
+_CODEBOOK_TENSORS = ("codebooks", "scales", *AXIS_TENSORS, "mean")
 _MAX_WORDS = 1 << 31
 _INT8_MOST = 127
 # Bound of the numbers in codebooks, scales and mean: far beyond any embedding, and so far within
@@ -119,6 +122,7 @@ class CompressedTable:
         words: Sequence[str] | None = None,
         *,
         code_lengths: Sequence[int],
+        rank: int | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> CompressedTable:
         """Compress codes and codebooks into a table.
@@ -137,6 +141,10 @@ class CompressedTable:
             knows row ids alone.
         code_lengths : sequence of int
             The candidate code lengths, ascending, from 0 to n_codebooks.
+        rank : int, default=None
+            Keep the codebooks as the product of coordinates and this many axes that they share,
+            where that is smaller. Codebooks of a higher rank lose what the axes do not span. None
+            keeps them whole.
         parameters : mapping, default=None
             Anything that JSON can hold, kept with the table.
 
@@ -163,11 +171,9 @@ class CompressedTable:
         rows = _checked_codes(codes, books.shape[0], books.shape[1])
         choices = _choices(rows, candidates)
         counts = tuple(np.bincount(choices, minlength=len(candidates)).tolist())
-        quantised, scales = _quantised(books)
         tensors: Tensors = {
-            "scales": scales,
+            **_codebook_tensors(books, rank),
             "mean": small_mean(offset),
-            "codebooks": quantised,
             "codes": _packed_codes(rows, choices, candidates, code_width(books.shape[1])),
             "lengths": encode_lengths(choices, len(candidates)),
         }
@@ -225,7 +231,7 @@ class CompressedTable:
         return {
             "codes": nbytes["codes"],
             "lengths": nbytes["lengths"],
-            "codebooks": nbytes["codebooks"] + nbytes["scales"] + nbytes["mean"],
+            "codebooks": sum(nbytes.get(name, 0) for name in _CODEBOOK_TENSORS),
             "vocabulary": sum(nbytes.get(name, 0) for name in WORD_TENSORS),
         }
 
@@ -243,9 +249,10 @@ class CompressedTable:
     @cached_property
     def codebooks(self) -> NDArray[np.float32]:
         """Codebooks as they decode, (n_codebooks, n_codewords, n_dims) float32, read-only."""
-        scales = self._tensors["scales"].astype(np.float32)
-        books = self._tensors["codebooks"] * scales[:, None, None]
-        return _read_only(books.astype(np.float32, copy=False))
+        books = _scaled(self._tensors["codebooks"], self._tensors["scales"])
+        if "axes" in self._tensors:
+            books = books @ _scaled(self._tensors["axes"], self._tensors["axis_scales"])
+        return _read_only(books)
 
     @cached_property
     def mean(self) -> NDArray[np.float32]:
@@ -641,13 +648,62 @@ def _refuse_rows(refused: Any, why: Callable[[int], str]) -> None:
 # Arrays to tensors
 
 
-def _quantised(books: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Codebooks as int8 and one scale each; codebook = int8 * scale."""
-    most = np.abs(books).max(axis=(1, 2), initial=0.0)  # (n_codebooks,)
+def codebook_shapes(shape: tuple[int, int, int], rank: int | None) -> dict[str, TensorShape]:
+    """Give the tensors that codebooks are kept as, whichever form is smaller.
+
+    Parameters
+    ----------
+    shape : (n_codebooks, n_codewords, n_dims)
+    rank : int or None
+        Axes that the codebooks may share; None for no bound.
+    """
+    n_codebooks, n_codewords, n_dims = shape
+    whole = {
+        "codebooks": TensorShape(DTYPES["I8"], shape),
+        "scales": TensorShape(DTYPES["F32"], (n_codebooks,)),
+    }
+    if rank is None:
+        return whole
+    factored = {
+        "codebooks": TensorShape(DTYPES["I8"], (n_codebooks, n_codewords, rank)),
+        "scales": whole["scales"],
+        "axes": TensorShape(DTYPES["I8"], (rank, n_dims)),
+        "axis_scales": TensorShape(DTYPES["F32"], (rank,)),
+    }
+    return min(whole, factored, key=lambda form: sum(part.nbytes for part in form.values()))
+
+
+def _codebook_tensors(books: NDArray[np.float32], rank: int | None) -> Tensors:
+    shapes = codebook_shapes(books.shape, rank)
+    tensors: Tensors = {}
+    if "axes" in shapes:
+        n_axes, n_dims = shapes["axes"].shape
+        # Coordinates of unit length, so that no axis is small beside another's int8 steps.
+        flat = books.reshape(-1, n_dims).astype(np.float64)
+        left, sizes, right = np.linalg.svd(flat, full_matrices=False)
+        axes = np.zeros((n_axes, n_dims))  # further axes than codebooks can have stay zero
+        axes[: len(sizes)] = (sizes[:, None] * right)[:n_axes]
+        coordinates = np.zeros((len(flat), n_axes), np.float32)
+        coordinates[:, : len(sizes)] = left[:, :n_axes]
+        books = coordinates.reshape(shapes["codebooks"].shape)
+        tensors["axes"], tensors["axis_scales"] = _quantised(axes)
+    tensors["codebooks"], tensors["scales"] = _quantised(books)
+    return tensors
+
+
+def _quantised(blocks: NDArray[np.floating]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Blocks as int8 and one scale each; block = int8 * scale."""
+    most = np.abs(blocks).reshape(len(blocks), -1).max(axis=1, initial=0.0)  # (n_blocks,)
     scales = (most / _INT8_MOST).astype(DTYPES["F32"])
-    scales[scales == 0] = 1.0  # a codebook of zeros, or too small for float32: zeros it stays
-    steps = np.rint(books / scales[:, None, None]).clip(-_INT8_MOST, _INT8_MOST)
-    return steps.astype(np.int8), scales
+    scales[scales == 0] = 1.0  # a block of zeros, or too small for float32: zeros it stays
+    each = scales.reshape(-1, *[1] * (blocks.ndim - 1))
+    return np.rint(blocks / each).clip(-_INT8_MOST, _INT8_MOST).astype(np.int8), scales
+
+
+def _scaled(steps: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Undo `_quantised`."""
+    each = scales.reshape(-1, *[1] * (steps.ndim - 1))
+    return steps.astype(np.float32) * each.astype(np.float32)
 
 
 def small_mean(mean: NDArray[np.float32]) -> NDArray[Any]:
@@ -699,9 +755,13 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _check_numbers(tensors: Tensors) -> None:
-    for name in ("scales", "mean"):
-        if not _is_bounded(tensors[name]):
+    for name in ("scales", "axis_scales", "mean"):
+        if name in tensors and not _is_bounded(tensors[name]):
             raise ValueError(f"tensor {name!r} must be finite, at most {_MOST:g}")
+    if "axes" in tensors and tensors["scales"].size and tensors["axis_scales"].size:
+        most = float(tensors["scales"].max()) * float(tensors["axis_scales"].max())
+        if most > _MOST:
+            raise ValueError(f"scales and axis_scales multiply to {most:g}, above {_MOST:g}")
 
 
 def _groups(metadata: Metadata, width: int) -> list[_Group]:

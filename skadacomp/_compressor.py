@@ -528,6 +528,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             learned.mean,
             table.words,
             code_lengths=settings.rate.candidates,
+            rank=learned.rank,
         )
         self._encoder: RowEncoder = learned.encoder
         self._row_index = RowIndex.of(table.vectors)

@@ -37,8 +37,10 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # widest numbers first, so that each lies at a multiple of its own size.
 _TENSORS: dict[str, tuple[tuple[str, ...], int]] = {
     "scales": (("F32",), 1),  # (n_codebooks,)
+    "axis_scales": (("F32",), 1),  # (n_axes,)
     "mean": (("F32", "F16"), 1),  # (n_dims,)
-    "codebooks": (("I8",), 3),  # (n_codebooks, n_codewords, n_dims)
+    "codebooks": (("I8",), 3),  # (n_codebooks, n_codewords, n_dims), or n_axes where there are axes
+    "axes": (("I8",), 2),  # (n_axes, n_dims)
     "codes": (("U8",), 1),
     "lengths": (("U8",), 1),
     "words": (("U8",), 1),
@@ -47,6 +49,7 @@ _TENSORS: dict[str, tuple[tuple[str, ...], int]] = {
     "word_merges": (("U8",), 2),  # (n_merges, 3)
 }
 WORD_TENSORS = ("words", "word_offsets", "word_slots", "word_merges")
+AXIS_TENSORS = ("axes", "axis_scales")
 
 _MAX_HEADER = 100_000_000  # the bound that safetensors readers share
 
@@ -164,7 +167,7 @@ def check_tensors(tensors: Tensors) -> None:
     """
     for name, (dtypes, n_dimensions) in _TENSORS.items():
         if name not in tensors:
-            if name in WORD_TENSORS:
+            if name in WORD_TENSORS + AXIS_TENSORS:
                 continue
             raise ValueError(f"tensor {name!r} is missing")
         tensor = tensors[name]
@@ -176,12 +179,21 @@ def check_tensors(tensors: Tensors) -> None:
     unknown = sorted(set(tensors) - set(_TENSORS))
     if unknown:
         raise ValueError(f"tensors {unknown} are unknown")
-    n_codebooks, _, n_dims = tensors["codebooks"].shape
-    if tensors["scales"].shape != (n_codebooks,) or tensors["mean"].shape != (n_dims,):
-        raise ValueError(
-            f"codebooks of shape {tensors['codebooks'].shape} do not fit scales of shape "
-            f"{tensors['scales'].shape} and mean of shape {tensors['mean'].shape}"
-        )
+    _check_codebooks(tensors)
+
+
+def _check_codebooks(tensors: Tensors) -> None:
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    n_codebooks, _, n_dims = shapes["codebooks"]
+    fits = shapes["scales"] == (n_codebooks,)
+    if "axes" in tensors or "axis_scales" in tensors:
+        n_axes = n_dims
+        n_dims = shapes.get("axes", (0, 0))[1]
+        fits &= shapes.get("axes") == (n_axes, n_dims) and shapes.get("axis_scales") == (n_axes,)
+    if not fits or shapes["mean"] != (n_dims,):
+        parts = ("codebooks", "scales", *AXIS_TENSORS, "mean")
+        found = ", ".join(f"{name} {shapes[name]}" for name in parts if name in shapes)
+        raise ValueError(f"shapes do not fit each other: {found}")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skadacomp._codes import code_width, lengths_nbytes, packed_nbytes
-from skadacomp._compressed import small_mean
+from skadacomp._compressed import codebook_shapes, small_mean
 from skadacomp._format import Metadata, Shaped, TensorShape, file_nbytes
 from skadacomp._table import EmbeddingTable
 from skadacomp._vocabulary import SortedWords
@@ -46,31 +46,27 @@ class SizeModel:
         self.n_words = table.n_words
         self.candidates = np.array(candidates)
         self.width = code_width(n_codewords)
-        n_codebooks = candidates[-1]
+        self.codebooks = (candidates[-1], n_codewords, table.n_dims)
         mean = table.vectors.mean(0, dtype=np.float64).astype(np.float32)
-        # The tensors that do not depend on the choice.
-        self.fixed: dict[str, Shaped] = {
-            "scales": TensorShape(np.dtype("<f4"), (n_codebooks,)),
-            "mean": small_mean(mean),
-            "codebooks": TensorShape(np.dtype("i1"), (n_codebooks, n_codewords, table.n_dims)),
-        }
+        self.mean: Shaped = small_mean(mean)
 
     @cached_property
     def words(self) -> SortedWords | None:
         """The table's words, sorted once for all choices; None if it has none."""
         return None if self.table.words is None else SortedWords(self.table.words)
 
-    def file_nbytes(self, choices: NDArray[np.uint8]) -> int:
-        """Bytes of the file, header and vocabulary included."""
+    def file_nbytes(self, choices: NDArray[np.uint8], rank: int | None) -> int:
+        """Bytes of the file, header and vocabulary included, with codebooks of that rank."""
         shapes = self._code_shapes(choices)
         if self.words is not None:
             shapes |= self.words.shapes(self.candidates[choices] > 0)
         tensors = {name: TensorShape(_BYTE, shape) for name, shape in shapes.items()}
         metadata = Metadata(tuple(self.candidates.tolist()), self._counts(choices), {})
-        return file_nbytes({**self.fixed, **tensors}, metadata.text())
+        fixed = {"mean": self.mean, **codebook_shapes(self.codebooks, rank)}
+        return file_nbytes({**fixed, **tensors}, metadata.text())
 
-    def bits_per_word(self, choices: NDArray[np.uint8]) -> float:
-        """Mean bits of codes and lengths, over all words."""
+    def bits_per_word(self, choices: NDArray[np.uint8], rank: int | None = None) -> float:
+        """Mean bits of codes and lengths, over all words; codebooks of any rank are not in it."""
         return 8 * sum(map(math.prod, self._code_shapes(choices).values())) / self.n_words
 
     def _counts(self, choices: NDArray[np.uint8]) -> tuple[int, ...]:
@@ -117,11 +113,14 @@ class SizeModel:
         return None
 
     def _budget(
-        self, name: str, limit: float, size_of: Callable[[NDArray[np.uint8]], float]
+        self,
+        name: str,
+        limit: float,
+        size_of: Callable[[NDArray[np.uint8], int | None], float],
     ) -> Budget:
         from skadacomp._learning import Budget
 
-        least = size_of(np.zeros(self.n_words, np.uint8))
+        least = size_of(np.zeros(self.n_words, np.uint8), 1)
         if limit < least:
             raise ValueError(
                 f"{name}={limit} is too small to meet: the smallest possible is {least:.6g}, with "

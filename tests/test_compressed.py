@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 import skadacomp._compressed as room
 from skadacomp._codes import decode, encode_lengths
-from skadacomp._compressed import FORMAT, CompressedTable, FormatError
+from skadacomp._compressed import FORMAT, CompressedTable, FormatError, codebook_shapes
 
 GOLDEN = Path(__file__).parent / "data" / "compressed-format-1.safetensors"
 
@@ -163,6 +163,43 @@ def test_codebooks_lose_little_to_int8():
     table = CompressedTable.from_codes([[-1] * 8], scaled, np.zeros(6), code_lengths=(0,))
     most = np.abs(scaled).max(axis=(1, 2), keepdims=True)
     assert (np.abs(table.codebooks - scaled) <= most / 127 / 2 * 1.001).all()
+
+
+@pytest.mark.parametrize(
+    ("rank", "n_axes"),
+    [(None, None), (1, 1), (3, 3), (12, 12), (25, None), (100, None)],  # 32 x 90 against 126 a rank
+)
+def test_codebooks_of_low_rank_are_kept_as_factors_where_that_is_smaller(rank, n_axes, tmp_path):
+    codes, _, _ = random_case()
+    rng = np.random.default_rng(0)
+    books = rng.normal(size=(8, 4, 12)) @ rng.normal(size=(12, 90))
+    whole = CompressedTable.from_codes(codes, books, np.zeros(90), code_lengths=(0, 2, 4, 8))
+    table = CompressedTable.from_codes(
+        codes, books, np.zeros(90), code_lengths=(0, 2, 4, 8), rank=rank
+    )
+    expected = 32 * 90 if n_axes is None else n_axes * (32 + 90 + 4)
+    assert table.sizes["codebooks"] == expected + 8 * 4 + 90 * 2  # scales, mean
+    truncated = low_rank(books, n_axes or 90)
+    assert np.abs(table.codebooks - truncated).max() < 0.02 * np.abs(books).max()
+    assert table.code_lengths.tolist() == whole.code_lengths.tolist()
+    table.save(tmp_path / "t")
+    assert_same(CompressedTable.open(tmp_path / "t"), table)
+
+
+def low_rank(books, rank):
+    left, sizes, right = np.linalg.svd(books.reshape(-1, books.shape[2]), full_matrices=False)
+    return ((left[:, :rank] * sizes[:rank]) @ right[:rank]).reshape(books.shape)
+
+
+def test_more_axes_than_codebooks_have_stay_zero():
+    books = np.random.default_rng(0).normal(size=(1, 2, 1000))
+    table = CompressedTable.from_codes([[1]], books, np.zeros(1000), code_lengths=(1,), rank=1)
+    assert table.sizes["codebooks"] == 2 + 1000 + 4 + 4 + 2000
+    shapes = codebook_shapes((1, 100, 300), 70)
+    assert shapes["axes"].shape == (70, 300)
+    wide = np.random.default_rng(0).normal(size=(1, 100, 300)) @ np.diag([1.0] * 40 + [0.0] * 260)
+    kept = CompressedTable.from_codes([[1]], wide, np.zeros(300), code_lengths=(1,), rank=70)
+    assert np.abs(kept.codebooks - wide).max() < 0.03 * np.abs(wide).max()
 
 
 def test_codebooks_of_zeros_stay_zeros():
@@ -618,8 +655,8 @@ def test_metadata_that_cannot_be_is_refused(saved, key, value, message):
         ("lengths", {"shape": [1] * 70}, "header|does not fill"),
         ("mean", {"dtype": "I8", "shape": [12]}, "'mean' must be F32 or F16"),
         ("mean", {"shape": [2, 3]}, "'mean' must be"),
-        ("codebooks", {"shape": [4, 8, 6]}, "do not fit scales"),
-        ("codebooks", {"shape": [8, 6, 4]}, "do not fit scales"),
+        ("codebooks", {"shape": [4, 8, 6]}, "do not fit each other"),
+        ("codebooks", {"shape": [8, 6, 4]}, "do not fit each other"),
         ("scales", {"data_offsets": [8, 40]}, "begins at byte"),
         ("word_slots", None, "JSON object"),
         ("word_merges", {"shape": [1, 2]}, "word_merges"),
@@ -640,6 +677,45 @@ def test_codebooks_of_one_codeword_are_refused(saved, tmp_path):
     tensors["codebooks"] = tensors["codebooks"][:, :1].copy()
     save_file(tensors, tmp_path / "t", parts(path.read_bytes())[0]["__metadata__"])
     with pytest.raises(FormatError, match="n_codewords=1"):
+        CompressedTable.open(tmp_path / "t")
+
+
+@pytest.fixture
+def factored(tmp_path):
+    codes, _, mean = random_case(n_dims=90)
+    books = np.random.default_rng(0).normal(size=(8, 4, 90))
+    table = CompressedTable.from_codes(codes, books, mean, code_lengths=(0, 2, 4, 8), rank=3)
+    path = tmp_path / "factored"
+    table.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("axes", None, "do not fit each other"),
+        ("axis_scales", None, "do not fit each other"),
+        ("axes", lambda axes: axes[:2].copy(), "do not fit each other"),
+        ("axes", lambda axes: axes[:, :80].copy(), "do not fit each other"),
+        ("axes", lambda axes: axes[0].copy(), "'axes' must be I8 of 2 dimensions"),
+        ("axis_scales", lambda scales: scales[:2].copy(), "do not fit each other"),
+        ("axis_scales", lambda scales: scales * np.float32(np.nan), "'axis_scales' must be finite"),
+        # Each within its bound, and yet numbers that float32 does not hold.
+        ("axis_scales", lambda scales: scales * 0 + np.float32(1e30), None),
+        ("scales", lambda scales: scales * 0 + np.float32(1e20), None),
+    ],
+)
+def test_axes_that_cannot_be_are_refused(factored, tmp_path, name, change, message):
+    tensors = load_file(factored)
+    if message is None:
+        other = "scales" if name == "axis_scales" else "axis_scales"
+        tensors[other] = tensors[other] * 0 + np.float32(1e20)
+        message = "multiply to"
+    tensors[name] = tensors[name] if change is None else change(tensors[name])
+    if change is None:
+        del tensors[name]
+    save_file(tensors, tmp_path / "t", parts(factored.read_bytes())[0]["__metadata__"])
+    with pytest.raises(FormatError, match=message):
         CompressedTable.open(tmp_path / "t")
 
 

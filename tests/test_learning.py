@@ -15,9 +15,17 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from skadacomp._codes import code_matrix
 from skadacomp._encoder import RowEncoder
 from skadacomp._learning import Budget, Rate, Settings, Task, fine_tune_table, learn
-from skadacomp._learning.codes import TiedEncoder, refit_codebooks, residual_kmeans
+from skadacomp._learning.codes import (
+    TiedEncoder,
+    code_usage,
+    enough_rank,
+    reduce_rank,
+    refit_codebooks,
+    residual_kmeans,
+)
 from skadacomp._learning.heads import ConvolutionalClassifier, PooledClassifier
 from skadacomp._learning.lengths import LengthLogits, choose, choose_within, significance
 from skadacomp._learning.space import Overlay, find_space
@@ -203,7 +211,7 @@ def test_a_budget_is_used_up_and_never_exceeded(
     most = total_bits(rate, np.full(n_words, len(candidates) - 1, np.uint8))
     limit = least + share * (most - least)
     choices, multiplier = choose_within(
-        cost, rate, Budget(limit, lambda choices: total_bits(rate, choices))
+        cost, rate, Budget(limit, lambda choices, rank: total_bits(rate, choices))
     )
     assert choices.shape == (n_words,)
     assert choices.dtype == np.uint8
@@ -220,7 +228,9 @@ def test_equal_words_are_moved_one_by_one(share):
     rate = Rate((0, 2, 4, 8), 2, np.zeros(400))
     cost = np.tile([1.0, 0.5, 0.3, 0.1], (400, 1)) / 400
     limit = share * 400 * 16
-    choices, _ = choose_within(cost, rate, Budget(limit, rate.code_bits))
+    choices, _ = choose_within(
+        cost, rate, Budget(limit, lambda choices, rank: rate.code_bits(choices))
+    )
     assert 0.95 * limit <= rate.code_bits(choices) <= limit
 
 
@@ -229,7 +239,7 @@ def test_a_budget_for_single_words_counts_them_exactly():
     cost = np.tile([1.0, 0.0], (300, 1))
     cost[:150, 0] = 2.0
 
-    def n_kept(choices):
+    def n_kept(choices, rank=None):
         return np.count_nonzero(choices)
 
     for limit in (0, 1, 7, 149, 150, 151, 299, 300):
@@ -242,14 +252,16 @@ def test_a_budget_for_single_words_counts_them_exactly():
 def test_one_candidate_leaves_no_choice():
     rate, cost = Rate((3,), 2, np.zeros(50)), random_costs(50, (3,), 0)
     for limit in (300, 301, 1e9):
-        choices, _ = choose_within(cost, rate, Budget(limit, rate.code_bits))
+        choices, _ = choose_within(
+            cost, rate, Budget(limit, lambda choices, rank: rate.code_bits(choices))
+        )
         assert (choices == 0).all()
 
 
 @pytest.mark.parametrize("candidates", [(0, 2, 4, 8), (2, 4), (0, 1)])
 def test_a_limit_above_the_largest_size_gives_the_longest_lengths(candidates):
     rate, cost = random_rate(200, candidates, 2, True), random_costs(200, candidates, 0)
-    budget = Budget(1e9, lambda choices: total_bits(rate, choices))
+    budget = Budget(1e9, lambda choices, rank: total_bits(rate, choices))
     assert (choose_within(cost, rate, budget)[0] == len(candidates) - 1).all()
 
 
@@ -257,13 +269,15 @@ def test_a_limit_above_the_largest_size_gives_the_longest_lengths(candidates):
 def test_a_limit_at_the_smallest_size_gives_the_shortest_lengths(candidates):
     rate, cost = random_rate(200, candidates, 2, True), random_costs(200, candidates, 0)
     least = total_bits(rate, np.zeros(200, np.uint8))
-    budget = Budget(least, lambda choices: total_bits(rate, choices))
+    budget = Budget(least, lambda choices, rank: total_bits(rate, choices))
     assert (choose_within(cost, rate, budget)[0] == 0).all()
 
 
 def test_words_without_any_error_need_no_search():
     rate = Rate((0, 2, 4), 2, np.zeros(200))
-    choices, _ = choose_within(np.zeros((200, 3)), rate, Budget(300.0, rate.code_bits))
+    choices, _ = choose_within(
+        np.zeros((200, 3)), rate, Budget(300.0, lambda choices, rank: rate.code_bits(choices))
+    )
     assert rate.code_bits(choices) <= 300
 
 
@@ -918,6 +932,73 @@ def test_a_table_of_equal_rows_has_a_space():
 
 
 # ---------------------------------------------------------------------------------------------
+# Codebooks of low rank
+
+
+def low_rank_case(seed=0):
+    """Give codes of 300 words with random weights, codebooks and a metric."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 4, (300, 4)).astype(np.int32)
+    codes[np.arange(4) >= rng.integers(0, 5, (300, 1))] = -1
+    weights = rng.dirichlet(np.ones(300))
+    metric = np.linalg.qr(rng.normal(size=(12, 12)))[0] @ np.diag(np.logspace(0, -2, 12))
+    return codes, weights, rng.normal(size=(4, 4, 12)).astype(np.float32), metric
+
+
+def image_error(codes, weights, one, other, metric):
+    picks = code_matrix(codes, 4)[:, :-1]
+    left = picks @ (one - other).reshape(16, 12) @ metric
+    return float(weights @ (left**2).sum(1))
+
+
+def test_usage_weighs_words_that_share_codewords():
+    codes, weights, _, _ = low_rank_case()
+    usage = code_usage(codes, weights, 4)
+    assert usage[2, 2] == pytest.approx(weights[codes[:, 0] == 2].sum())
+    assert usage[2, 5] == pytest.approx(weights[(codes[:, 0] == 2) & (codes[:, 1] == 1)].sum())
+    np.testing.assert_allclose(usage, usage.T)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 1.1])
+def test_the_rank_is_the_least_that_keeps_within_the_error(share):
+    codes, weights, books, metric = low_rank_case()
+    usage, images = code_usage(codes, weights, 4), books.astype(np.float64) @ metric
+    allowed = share * image_error(codes, weights, books, np.zeros_like(books), metric)
+    rank = enough_rank(images, usage, allowed)
+    added = [
+        image_error(codes, weights, books, reduce_rank(books, usage, metric, r), metric)
+        for r in range(1, 13)
+    ]
+    assert (np.diff(added) <= 1e-9).all()
+    assert added[rank - 1] <= allowed * 1.001 + 1e-9
+    assert rank == 1 or added[rank - 2] > allowed * 0.999
+    assert np.linalg.matrix_rank(reduce_rank(books, usage, metric, 3).reshape(16, 12), 1e-4) == 3
+
+
+def test_no_low_rank_codebooks_rebuild_better():
+    codes, weights, books, metric = low_rank_case()
+    usage = code_usage(codes, weights, 4)
+    best = reduce_rank(books, usage, metric, 3)
+    least = image_error(codes, weights, books, best, metric)
+    rng = np.random.default_rng(1)
+    left, sizes, right = np.linalg.svd(best.reshape(16, 12), full_matrices=False)
+    for _ in range(50):
+        moved = (left[:, :3] + 0.01 * rng.normal(size=(16, 3))) * sizes[:3]
+        moved = (moved @ (right[:3] + 0.01 * rng.normal(size=(3, 12)))).reshape(books.shape)
+        assert image_error(codes, weights, books, moved, metric) > least
+
+
+def test_a_budget_halves_the_rank_until_the_shortest_lengths_fit():
+    def size(choices, rank):
+        return len(choices) + 10 * rank
+
+    assert Budget(200, size).fitting_rank(7, 100) == 7
+    assert Budget(150, size).fitting_rank(7, 100) == 3
+    assert Budget(100, size).fitting_rank(7, 100) == 1
+    assert replace(Budget(150, size), rank=3).size_of(np.zeros(100, np.uint8)) == 130
+
+
+# ---------------------------------------------------------------------------------------------
 # The whole of it
 
 N_WORDS, N_DECISIVE = 200, 20
@@ -926,7 +1007,7 @@ N_WORDS, N_DECISIVE = 200, 20
 def settings_of(candidates=(0, 2, 4, 8), n_codewords=4, bits_per_word=None, **changes):
     rate = Rate(candidates, int(np.log2(n_codewords)), np.zeros(N_WORDS))
     budget = bits_per_word and Budget(
-        bits_per_word, lambda choices: rate.code_bits(choices) / len(choices)
+        bits_per_word, lambda choices, rank: rate.code_bits(choices) / len(choices)
     )
     settings = Settings(
         rate=rate,

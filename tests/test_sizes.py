@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -17,14 +19,16 @@ def random_table(n_words: int, words: bool, scale: float, rng: np.random.Generat
     return EmbeddingTable(names if words else None, vectors)
 
 
-def compressed(table, choices, candidates, n_codewords, rng):
+def compressed(table, choices, candidates, n_codewords, rng, rank=None):
     """Give a table of random codes that has these lengths."""
     lengths = np.array(candidates)[choices]
     codes = rng.integers(0, n_codewords, (table.n_words, candidates[-1]))
     codes[np.arange(candidates[-1]) >= lengths[:, None]] = -1
     codebooks = rng.normal(size=(candidates[-1], n_codewords, table.n_dims))
     mean = table.vectors.mean(0, dtype=np.float64)
-    return CompressedTable.from_codes(codes, codebooks, mean, table.words, code_lengths=candidates)
+    return CompressedTable.from_codes(
+        codes, codebooks, mean, table.words, code_lengths=candidates, rank=rank
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -37,13 +41,14 @@ def compressed(table, choices, candidates, n_codewords, rng):
     .map(lambda lengths: tuple(sorted(lengths))),
     n_codewords=st.sampled_from([2, 4, 16, 256]),
     only=st.none() | st.integers(0, 4),
+    rank=st.none() | st.integers(1, 6),
     seed=st.integers(0, 999),
 )
-@example(300, True, 1.0, (0, 2, 4, 8), 4, 0, 0)  # everything dropped
-@example(300, False, 1.0, (0, 2, 4, 8), 4, 0, 0)
-@example(300, True, 1.0, (3,), 16, None, 0)  # one candidate
-@example(1, True, 1.0, (0, 1), 2, 1, 0)
-def test_sizes_are_exact(n_words, words, scale, candidates, n_codewords, only, seed):
+@example(300, True, 1.0, (0, 2, 4, 8), 4, 0, None, 0)  # everything dropped
+@example(300, False, 1.0, (0, 2, 4, 8), 4, 0, 2, 0)
+@example(300, True, 1.0, (3,), 16, None, 1, 0)  # one candidate
+@example(1, True, 1.0, (0, 1), 2, 1, 6, 0)
+def test_sizes_are_exact(n_words, words, scale, candidates, n_codewords, only, rank, seed):
     rng = np.random.default_rng(seed)
     table = random_table(n_words, words, scale, rng)
     shares = rng.dirichlet(np.ones(len(candidates)))
@@ -51,8 +56,8 @@ def test_sizes_are_exact(n_words, words, scale, candidates, n_codewords, only, s
     if only is not None:
         choices[:] = only % len(candidates)
     model = SizeModel(table, candidates, n_codewords)
-    shipped = compressed(table, choices, candidates, n_codewords, rng)
-    assert model.file_nbytes(choices) == shipped.file_nbytes
+    shipped = compressed(table, choices, candidates, n_codewords, rng, rank)
+    assert model.file_nbytes(choices, rank) == shipped.file_nbytes
     bits = 8 * (shipped.sizes["codes"] + shipped.sizes["lengths"]) / n_words
     assert model.bits_per_word(choices) == bits
 
@@ -64,7 +69,7 @@ def test_one_model_sizes_many_choices(tmp_path):
     for share in (0.0, 0.001, 0.3, 0.9, 1.0):
         choices = (rng.random(5000) < share).astype(np.uint8) * rng.integers(1, 3, dtype=np.uint8)
         compressed(table, choices, (0, 2, 8), 16, rng).save(tmp_path / "table")
-        assert model.file_nbytes(choices) == (tmp_path / "table").stat().st_size
+        assert model.file_nbytes(choices, None) == (tmp_path / "table").stat().st_size
 
 
 @pytest.mark.parametrize("words", [True, False])
@@ -91,8 +96,9 @@ def test_budgets():
         neither = {"bits_per_word": None, "max_bytes": None}
         budget = model.budget(**{**neither, name: 5000})
         assert budget.limit == 5000
-        assert budget.size_of(choices) == size_of(choices)
-        least = size_of(np.zeros(100, np.uint8))
+        assert budget.size_of(choices) == size_of(choices, None)
+        assert replace(budget, rank=2).size_of(choices) == size_of(choices, 2)
+        least = size_of(np.zeros(100, np.uint8), 1)
         assert model.budget(**{**neither, name: least}).limit == least
         with pytest.raises(ValueError, match=rf"{name}=.* the smallest possible is"):
             model.budget(**{**neither, name: 0.999 * least})

@@ -16,8 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from skadacomp import CompressedTable
 from skadacomp._codes import code_width, packed_nbytes
-from skadacomp._learning.codes import refit_codebooks
+from skadacomp._learning.codes import (
+    RANK_TOLERANCE,
+    code_usage,
+    enough_rank,
+    reduce_rank,
+    refit_codebooks,
+)
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int32]
@@ -164,7 +171,7 @@ def _summed(codebooks: Floats, codes: Codes) -> Floats:
 
 
 def _ship_sums(vectors: Floats, codes: Codes, codebooks: Floats) -> Compressed:
-    """Refit additive codebooks to the codes by least squares, as ours are, and ship them.
+    """Refit additive codebooks to the codes by least squares and ship them, both as ours are.
 
     Parameters
     ----------
@@ -178,7 +185,22 @@ def _ship_sums(vectors: Floats, codes: Codes, codebooks: Floats) -> Compressed:
     # Every word takes one codeword of each, so the mean needs no bytes of its own.
     fitted += mean / len(fitted)
     nbytes = packed_nbytes(codes.size, code_width(codebooks.shape[1]))
-    return _ship(vectors, fitted, partial(_summed, codes=codes), nbytes)
+    whole = _ship(vectors, fitted, partial(_summed, codes=codes), nbytes)
+    factored = _ship_factored(vectors, codes, fitted, nbytes)
+    return min(whole, factored, key=lambda shipped: shipped.nbytes)
+
+
+def _ship_factored(vectors: Floats, codes: Codes, codebooks: Floats, nbytes: int) -> Compressed:
+    """Ship codebooks as factors, of a rank that adds as little error as ours is allowed."""
+    n_words, n_codebooks = codes.shape
+    usage = code_usage(codes, np.ones(n_words), codebooks.shape[1])
+    allowed = RANK_TOLERANCE * _error(vectors, _summed(codebooks, codes))
+    rank = enough_rank(codebooks.astype(np.float64), usage, allowed)
+    low = reduce_rank(codebooks, usage, np.eye(codebooks.shape[2]), rank)
+    none = np.zeros(codebooks.shape[2])
+    table = CompressedTable.from_codes(codes, low, none, code_lengths=(n_codebooks,), rank=rank)
+    nbytes += table.sizes["codebooks"] - table.mean.astype(np.float16).nbytes
+    return Compressed(_summed(table.codebooks, codes), nbytes)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from torch.nn import functional
 from skadacomp._codes import code_matrix
 from skadacomp._encoder import chunks
 
+RANK_TOLERANCE = 0.03  # of the error that codes leave: what codebooks of low rank may add to it
+
 
 class Rows(Protocol):
     """Whatever gives the rows of a table for their ids: an array, or a stand-in for one."""
@@ -151,6 +153,76 @@ def refit_codebooks(
     gram[np.diag_indices(n_columns)] += ridge
     fitted = np.linalg.solve(gram, moment + ridge * trained.reshape(n_columns, n_dims))
     return fitted.reshape(trained.shape).astype(np.float32)
+
+
+def code_usage(
+    codes: NDArray[np.int32], weights: NDArray[np.float64], n_codewords: int
+) -> NDArray[np.float64]:
+    """Say how much each codeword is used, alone and together with each other one.
+
+    Parameters
+    ----------
+    codes : ndarray (n_words, n_codebooks)
+        -1 beyond a word's length.
+    weights : ndarray (n_words,)
+        How much each word counts.
+
+    Returns
+    -------
+    ndarray (n_codebooks * n_codewords, n_codebooks * n_codewords)
+    """
+    n_columns = codes.shape[1] * n_codewords
+    usage = np.zeros((n_columns, n_columns))
+    for part in chunks(len(codes), n_columns):
+        picks = code_matrix(codes[part], n_codewords)[:, :-1].astype(np.float64)
+        usage += (picks.T @ picks.multiply(weights[part, None])).toarray()
+    return usage
+
+
+def enough_rank(images: NDArray[np.float64], usage: NDArray[np.float64], allowed: float) -> int:
+    """Find the least rank at which codebooks, weighed by their use, add no more error than allowed.
+
+    Parameters
+    ----------
+    images : ndarray (n_codebooks, n_codewords, n_dims)
+        Codebooks in the space where distances count.
+    usage : ndarray
+        As `code_usage` gives it.
+    allowed : float
+        Weighted squared error.
+    """
+    root, _ = _roots(usage)
+    sizes = np.linalg.svd(root @ images.reshape(len(root), -1), compute_uv=False)
+    left_out = np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0)  # (n_axes + 1,) of each rank
+    return max(int((left_out <= allowed).argmax()), 1)
+
+
+def reduce_rank(
+    codebooks: NDArray[np.float32],
+    usage: NDArray[np.float64],
+    metric: NDArray[np.float64],
+    rank: int,
+) -> NDArray[np.float32]:
+    """Give the codebooks of a rank that rebuild the same vectors with the least weighted error.
+
+    A truncated singular value decomposition, weighed by the codewords' use on one side and by the
+    metric on the other (Eckart and Young 1936).
+    """
+    flat = codebooks.reshape(len(usage), -1).astype(np.float64)
+    if rank >= min(flat.shape):
+        return codebooks
+    root, inverse = _roots(usage)
+    left, sizes, right = np.linalg.svd(root @ flat @ metric, full_matrices=False)
+    low = (left[:, :rank] * sizes[:rank]) @ right[:rank]
+    reduced = inverse @ low @ np.linalg.inv(metric)
+    return reduced.reshape(codebooks.shape).astype(np.float32)
+
+
+def _roots(usage: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Square root of a usage, and its inverse; codewords without any use count a little."""
+    values, axes = np.linalg.eigh(usage)
+    values = np.maximum(values, 1e-6 * max(values.mean(), 1e-30))
+    return (axes * np.sqrt(values)) @ axes.T, (axes / np.sqrt(values)) @ axes.T
 
 
 class TiedEncoder(nn.Module):

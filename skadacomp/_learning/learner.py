@@ -14,8 +14,12 @@ from tqdm.auto import tqdm
 
 from skadacomp._encoder import RowEncoder, chunks
 from skadacomp._learning.codes import (
+    RANK_TOLERANCE,
     TiedEncoder,
+    code_usage,
+    enough_rank,
     random_codebooks,
+    reduce_rank,
     refit_codebooks,
     residual_kmeans,
 )
@@ -130,6 +134,8 @@ class Learned:
     codes : ndarray (n_words, n_codebooks) int32
         -1 beyond a word's length.
     codebooks : ndarray (n_codebooks, n_codewords, n_dims) float32
+    rank : int
+        Axes that the codebooks share, at most.
     mean : ndarray (n_dims,)
         The table's mean vector, which all codes are relative to.
     encoder : RowEncoder
@@ -141,6 +147,7 @@ class Learned:
     choices: Choices
     codes: NDArray[np.int32]
     codebooks: NDArray[np.float32]
+    rank: int
     mean: NDArray[np.float64]
     encoder: RowEncoder
     history: list[dict[str, float]]
@@ -186,6 +193,7 @@ class _Learner:
         self.candidates = np.array(settings.rate.candidates)
         self.n_codebooks = int(self.candidates[-1])
         self.multiplier = settings.size_penalty / self.n_words
+        self.budget = settings.budget
         self.device = pick_device(settings.device)
         self.random = np.random.default_rng(settings.seed)
         self.generator = torch.Generator(self.device).manual_seed(settings.seed)
@@ -282,9 +290,10 @@ class _Learner:
             self.settings.n_codewords,
             self.generator,
         )
-        _, errors = self._encode_table(self._row_encoder(codebooks))
+        codes, errors = self._encode_table(self._row_encoder(codebooks))
         cost = self._cost(errors)
         self._choose(cost)
+        self._choose_rank(codes, errors, codebooks)
         # A codeword is chosen as softly as the error left at its codebook is large.
         left = errors[:, :-1].sum(0) / max(errors[:, 0].sum(), 1e-12)
         encoder = TiedEncoder(codebooks, self._tensor(1 / np.maximum(left, 1e-6)))
@@ -331,7 +340,7 @@ class _Learner:
 
     def _choose(self, cost: NDArray[np.float64]) -> None:
         """Choose lengths at the budget, or at the penalty's price of a bit."""
-        rate, budget = self.settings.rate, self.settings.budget
+        rate, budget = self.settings.rate, self.budget
         if budget is None:
             self.choices = choose(cost, rate, self.multiplier)
         else:
@@ -340,6 +349,29 @@ class _Learner:
             hair = 1e-9 * cost[:, 0].mean() * np.arange(cost.shape[1])
             cost = np.minimum.accumulate(cost, axis=1) - hair
             self.choices, self.multiplier = choose_within(cost, rate, budget)
+
+    def _choose_rank(
+        self,
+        codes: NDArray[np.int32],
+        errors: NDArray[np.float64],
+        codebooks: torch.Tensor,
+    ) -> None:
+        """Give the codebooks as few axes as cost next to nothing, and meet the budget with them.
+
+        A head reads few directions, and where few words have long codes these say little else.
+        """
+        shortened = self._shortened(codes)
+        error = np.take_along_axis(errors, self.candidates[self.choices][:, None], 1).sum()
+        usage = code_usage(shortened, self.significance, self.settings.n_codewords)
+        self.rank = enough_rank(_array(codebooks), usage, RANK_TOLERANCE * error)
+        if self.budget is not None:
+            self.rank = self.budget.fitting_rank(self.rank, self.n_words)
+            self.budget = replace(self.budget, rank=self.rank)
+
+    def _shortened(self, codes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Cut codes to their words' lengths."""
+        lengths = self.candidates[self.choices]
+        return np.where(np.arange(self.n_codebooks) < lengths[:, None], codes, np.int32(-1))
 
     def _stage(self, student: Student, *, lengths_move: bool) -> None:
         """Train the student: in step 1 its lengths and codes, in step 2 its codes."""
@@ -469,19 +501,20 @@ class _Learner:
 
     def _finish(self, student: Student) -> Learned:
         """Fix the codes and fit the codebooks once more."""
-        codes, _ = self._encode(student)
-        lengths = self.candidates[self.choices]
-        codes[np.arange(self.n_codebooks) >= lengths[:, None]] = -1
+        codes = self._shortened(self._encode(student)[0])
         codebooks = student.encoder.codebooks.detach()
         mean = self.vectors.mean(0, dtype=np.float64)
         trained = _array(codebooks) @ np.linalg.inv(self.space.metric)
         # Training saw the vectors from its own centre. Every word with a code has one in the first
         # codebook, so that carries the difference.
         trained[0] += self.space.centre - mean
+        usage = code_usage(codes, self.significance, self.settings.n_codewords)
+        fitted = refit_codebooks(codes, self.table, mean, trained)
         return Learned(
             choices=self.choices,
             codes=codes,
-            codebooks=refit_codebooks(codes, self.table, mean, trained),
+            codebooks=reduce_rank(fitted, usage, self.space.metric, self.rank),
+            rank=self.rank,
             mean=mean,
             encoder=self._row_encoder(codebooks),
             history=self.history,

@@ -96,15 +96,29 @@ class Budget:
     ----------
     limit : float
         Never exceeded.
-    size_of : callable
-        The exact size of a choice of lengths.
-    slack : float
+    size : callable
+        The exact size of a choice of lengths and of codebooks of a rank, None for full rank.
+    rank : int or None, default=None
+        The rank that the codebooks have; None where it is not known yet.
+    slack : float, default=0.01
         A size above ``(1 - slack) * limit`` is near enough to stop the search.
     """
 
     limit: float
-    size_of: Callable[[Choices], float]
+    size: Callable[[Choices, int | None], float]
+    rank: int | None = None
     slack: float = 0.01
+
+    def size_of(self, choices: Choices) -> float:
+        """Give the exact size of a choice of lengths."""
+        return self.size(choices, self.rank)
+
+    def fitting_rank(self, rank: int, n_words: int) -> int:
+        """Halve a rank of the codebooks until the shortest lengths fit beside them."""
+        shortest = np.zeros(n_words, np.uint8)
+        while rank > 1 and self.size(shortest, rank) > self.limit:
+            rank //= 2
+        return rank
 
     def near(self, size: float) -> bool:
         """Whether `size` uses the budget up without exceeding it."""
