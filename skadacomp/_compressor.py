@@ -39,6 +39,8 @@ from skadacomp._table import (
 if TYPE_CHECKING:
     from skadacomp._learning import Learned, Settings, Task
 
+# The reconstruction weight and learning rate that are best for each head.
+_HEAD_DEFAULTS = {"linear": (0.1, 3e-3), "convolutional": (0.3, 1e-3)}
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
 
 
@@ -94,11 +96,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         Without a budget: the loss that one more bit a word, as a mean over the table, has to
         save. The unit of loss is nats per document, or with no task the relative squared error.
 
-    reconstruction_weight : float, default=0.1
+    reconstruction_weight : float, default=None
         What rebuilding the table as it was counts beside the task: the weight of directions that
         the task's head does not read against those that it reads most, of the pretrained against
         the fine-tuned vectors, and of the reconstruction error (relative) against the task's loss.
-        0.1 is for the task; at 10 the rebuilt vectors are close to the best that the bits allow.
+        None is 0.1, and 0.3 for the convolutional head, which reads more of a vector; both are for
+        the task. At 10 the rebuilt vectors are close to the best that the bits allow.
 
     pooling : {"mean", "sum"}, default="mean"
         How the words of a document make one row. "mean" divides by the sum of the absolute
@@ -115,8 +118,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     lowercase : bool, default=True
         Whether strings are made lower case before they are split.
 
-    learning_rate : float, default=3e-3
-        Of Adam, for codebooks, lengths and head; the words' own inputs take a third of it.
+    learning_rate : float, default=None
+        Of Adam, for codebooks, lengths and head; the words' own inputs take a third of it. None is
+        3e-3, and 1e-3 for the convolutional head, which soon knows its documents by heart.
 
     max_iter : int, default=40
         Epochs of each stage at most: fine-tuning at full precision, lengths, codes.
@@ -208,12 +212,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "init": [StrOptions({"residual-kmeans", "random"})],
         "length_method": [StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
         "size_penalty": [Interval(Real, 0, None, closed="neither")],
-        "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
+        "reconstruction_weight": [None, Interval(Real, 0, None, closed="left")],
         "pooling": [StrOptions({"mean", "sum"})],
         "output": [StrOptions({"code_features", "vectors"})],
         "tokenizer": [None, callable],
         "lowercase": ["boolean"],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [None, Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -237,12 +241,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         init: Literal["residual-kmeans", "random"] = "residual-kmeans",
         length_method: Literal["gumbel-softmax", "rate-distortion", "frequency"] = "gumbel-softmax",
         size_penalty: float = 0.02,
-        reconstruction_weight: float = 0.1,
+        reconstruction_weight: float | None = None,
         pooling: Literal["mean", "sum"] = "mean",
         output: Literal["code_features", "vectors"] = "code_features",
         tokenizer: Any = None,
         lowercase: bool = True,
-        learning_rate: float = 3e-3,
+        learning_rate: float | None = None,
         max_iter: int = 40,
         n_iter_no_change: int = 10,
         validation_fraction: float = 0.15,
@@ -502,6 +506,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     def _settings(self, sizes: SizeModel, seed: int) -> Settings:
         from skadacomp._learning import Settings
 
+        weight, rate = _HEAD_DEFAULTS[self.head]
+        given = self.reconstruction_weight
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),
             n_codewords=self.n_codewords,
@@ -509,8 +515,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             length_method=self.length_method,
             size_penalty=self.size_penalty,
             budget=sizes.budget(bits_per_word=self.bits_per_word, max_bytes=self.max_bytes),
-            reconstruction_weight=self.reconstruction_weight,
-            learning_rate=self.learning_rate,
+            reconstruction_weight=weight if given is None else given,
+            learning_rate=rate if self.learning_rate is None else self.learning_rate,
             max_iter=self.max_iter,
             patience=self.n_iter_no_change,
             seed=seed,

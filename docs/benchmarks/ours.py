@@ -18,7 +18,7 @@ CODE_FEATURES = "skadacomp, code features"
 _LONG = (0, 2, 4, 8, 16)  # where bits are cheap, longer codes are worth their codebooks
 
 # The default at other prices of a bit; the first of each list are what lesser efforts run.
-_CURVE: list[dict[str, Any]] = [
+_LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.02},
     {"size_penalty": 0.005},
     {"size_penalty": 0.0005, "code_lengths": _LONG},
@@ -28,16 +28,23 @@ _CURVE: list[dict[str, Any]] = [
     {"size_penalty": 0.002, "code_lengths": _LONG},
     {"size_penalty": 0.0001, "code_lengths": _LONG},
 ]
+_CONVOLUTIONAL: list[dict[str, Any]] = [
+    {"size_penalty": 0.005},
+    {"size_penalty": 0.02},
+    {"size_penalty": 0.0015},
+    *_LINEAR[3:],
+]
+_CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {
     "skadacomp, rate-distortion lengths": [
         {"size_penalty": penalty, "length_method": "rate-distortion"}
-        for penalty in (0.02, 0.04, 0.005)
+        for penalty in (0.005, 0.02, 0.04)
     ],
     "skadacomp, lengths by frequency": [
         {"size_penalty": penalty, "length_method": "frequency"}
-        for penalty in (0.02, 0.08, 0.005, 0.001)
+        for penalty in (0.005, 0.02, 0.08, 0.001)
     ],
-    "skadacomp, one fixed length": [{"code_lengths": (length,)} for length in (2, 4, 1, 8, 16)],
+    "skadacomp, one fixed length": [{"code_lengths": (length,)} for length in (4, 2, 1, 8, 16)],
     # The trade between the task and the table as it was.
     "skadacomp, reconstruction weight 10": [
         {"size_penalty": 0.002, "code_lengths": _LONG, "reconstruction_weight": 10},
@@ -82,9 +89,10 @@ class Entry:
 def entries(effort: str, head: str) -> Iterator[Entry]:
     """List what to measure; ``effort="short"`` has few ablations, and few sizes for a slow head."""
     short = effort == "short"
-    n_sizes = 3 if short and head == "convolutional" else None
-    n_each = 1 if n_sizes else 3 if short else None
-    for parameters in _CURVE[:n_sizes]:
+    slow = short and head == "convolutional"
+    n_sizes = 3 if slow else None
+    n_each = 1 if slow else 3 if short else None
+    for parameters in _CURVES[head][:n_sizes]:
         yield Entry(DEFAULT, parameters)
     for method, settings in _ABLATIONS.items():
         for parameters in settings[:n_each]:

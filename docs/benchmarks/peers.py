@@ -32,6 +32,15 @@ Codes = NDArray[np.int32]
 _TINY = np.float32(1e-12)
 # Rows that faiss trains on at most; the others are only encoded.
 _N_TRAINED_ON = 65_536
+_NEAREST = {
+    *(("RQ", f"{n_codes} × 4 bits") for n_codes in (2, 8, 16)),
+    ("LSQ", "8 × 4 bits"),
+    *(("scalar", f"{bits} bits a number") for bits in (4, 2)),
+    ("PQ", "25 × 4 bits"),
+    ("PQ", "32 × 4 bits"),
+    ("PCA + int8", "20 dims"),
+    ("PCA + int8", "64 dims"),
+}
 _BITS = (8, 16, 32, 64, 128)  # per word
 
 
@@ -64,11 +73,15 @@ def peers(n_words: int, n_dims: int, effort: str = "full") -> list[Peer]:
 
     Parameters
     ----------
-    effort : {"full", "short"}
-        "short" for large tables and slow heads: fewer lengths, and one of each slow method.
+    effort : {"full", "short", "least"}
+        "short" for large tables: fewer lengths, and one of each slow method. "least" for slow
+        heads: what came nearest to the full precision elsewhere.
     """
-    if effort not in ("full", "short"):
-        raise ValueError(f"effort={effort!r} is neither 'full' nor 'short'.")
+    if effort not in ("full", "short", "least"):
+        raise ValueError(f"effort={effort!r} is none of 'full', 'short' and 'least'.")
+    if effort == "least":
+        found = peers(n_words, n_dims, "short")
+        return [peer for peer in found if (peer.method, peer.setting) in _NEAREST]
     full = effort == "full"
     found = [*_product_peers(n_words, n_dims, full), *_additive_peers(n_words, n_dims, full)]
     for bits in (8, 4, 2, 1):
