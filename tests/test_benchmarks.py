@@ -145,7 +145,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(data, tmp_path, monkeypatch
     pytest.importorskip("faiss")
     import ours
 
-    monkeypatch.setattr(ours, "_CURVE", [{"size_penalty": 0.02, "max_iter": 2}])
+    monkeypatch.setitem(ours._CURVES, "linear", [{"size_penalty": 0.02, "max_iter": 2}])
     monkeypatch.setattr(ours, "_ABLATIONS", {})
     output = tmp_path / "frontier.jsonl"
     lines = run_frontier(data, output, monkeypatch)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 
@@ -24,6 +23,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from tasks import Case, load_case
 from tqdm.auto import tqdm
+
+from skadacomp.datasets import package_folder
 
 Floats = NDArray[np.float64]
 
@@ -119,10 +120,7 @@ def main() -> None:
 
 def load_polarity() -> dict[str, float]:
     """Read |valence| of the words of the VADER lexicon (Hutto and Gilbert 2014), 0 to 4."""
-    spec = find_spec("vaderSentiment")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("polar words come from: pip install vaderSentiment==3.3.2")
-    file = Path(spec.submodule_search_locations[0]) / "vader_lexicon.txt"
+    file = package_folder("vaderSentiment", "load_polarity", "benchmark") / "vader_lexicon.txt"
     lines = file.read_text(encoding="utf-8").splitlines()
     entries = (line.split("\t")[:2] for line in lines if line)
     return {word: abs(float(valence)) for word, valence in entries}

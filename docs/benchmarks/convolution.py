@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from linear import Score
 from numpy.typing import NDArray
-from scipy import sparse
 from tasks import Case
 from tqdm.auto import tqdm
 
@@ -32,7 +31,10 @@ def convolutional_score(case: Case, vectors: NDArray[np.float32], seed: int) -> 
         head = ConvolutionalClassifier(vectors.shape[1], int(case.labels.max()) + 1)
         model = Teacher(torch.as_tensor(np.array(vectors)), head)
         model.vectors.requires_grad_(False)
-        train, dev, test = (_documents(case, p) for p in (case.train, case.dev, case.test))
+        train, dev, test = (
+            Documents(case.sequences[part], case.labels[part])
+            for part in (case.train, case.dev, case.test)
+        )
         optimizer = torch.optim.Adam(head.parameters(), lr=head.learning_rate)
         random = np.random.default_rng(seed)
 
@@ -44,13 +46,3 @@ def convolutional_score(case: Case, vectors: NDArray[np.float32], seed: int) -> 
         trainer = Trainer(PATIENCE, tqdm(disable=True))
         trainer.run(model, optimizer, N_EPOCHS, losses, lambda: evaluate(model, dev, _CPU))
         return Score(*(evaluate(model, part, _CPU)["task_score"] for part in (dev, test)))
-
-
-def _documents(case: Case, part: NDArray[np.int64]) -> Documents:
-    """Documents with an entry a word, in order."""
-    words = [case.documents[i] for i in part]
-    ends = np.cumsum([0, *map(len, words)])
-    ids = np.concatenate(words)
-    shape = (len(words), case.table.n_words)
-    entries = sparse.csr_matrix((np.ones(len(ids), np.float32), ids, ends), shape=shape)
-    return Documents(entries, case.labels[part])

@@ -90,9 +90,9 @@ class Bench:
             return
         start = perf_counter()
         for found in bag_of_words(self.case):
-            score = Score(found.dev, found.test)
+            score, seconds = Score(found.dev, found.test), perf_counter() - start
             yield self._line(
-                "bag of words", "none", found.setting, found.nbytes, score, None, start
+                "bag of words", "none", found.setting, found.nbytes, score, None, seconds
             )
 
     def _full_precision(self) -> Iterator[Line]:
@@ -100,8 +100,9 @@ class Bench:
             if ("full precision", source, "float32") not in self.done:
                 start = perf_counter()
                 vectors = self._vectors(source)
+                seconds = perf_counter() - start
                 yield self._scored(
-                    "full precision", source, "float32", vectors, vectors.nbytes, start
+                    "full precision", source, "float32", vectors, vectors.nbytes, seconds
                 )
 
     def _ours(self) -> Iterator[Line]:
@@ -110,6 +111,7 @@ class Bench:
                 continue
             start = perf_counter()
             fitted = ours.fit(self.case, self.cell.head, self.cell.seed, **entry.parameters)
+            seconds = perf_counter() - start
             vectors, nbytes = ours.rebuilt(fitted), fitted.nbytes_
             if self.cell.head == "linear":
                 # Pooling skips a word without a code.
@@ -118,12 +120,12 @@ class Bench:
                 if entry.method == ours.DEFAULT:
                     by_codes = linear_score(self.case, fitted._word_features)
                     yield self._line(
-                        ours.CODE_FEATURES, "task", entry.setting, nbytes, by_codes, None, start
+                        ours.CODE_FEATURES, "task", entry.setting, nbytes, by_codes, None, seconds
                     )
             else:
                 score = self._score(vectors)
             error = self._error(vectors)
-            yield self._line(entry.method, "task", entry.setting, nbytes, score, error, start)
+            yield self._line(entry.method, "task", entry.setting, nbytes, score, error, seconds)
 
     def _peers(self) -> Iterator[Line]:
         shape = self.case.table.vectors.shape
@@ -135,8 +137,9 @@ class Bench:
             vectors = self._vectors(source)
             start = perf_counter()
             found = self._compress(peer, source, vectors)
+            seconds = perf_counter() - start
             yield self._scored(
-                peer.method, source, peer.setting, found.vectors, found.nbytes, start
+                peer.method, source, peer.setting, found.vectors, found.nbytes, seconds
             )
 
     @property
@@ -167,14 +170,11 @@ class Bench:
         setting: str,
         vectors: NDArray[np.float32],
         nbytes: int,
-        start: float,
+        seconds: float,
     ) -> Line:
-        """Score the vectors; the time is that of making them."""
-        seconds = perf_counter() - start
-        line = self._line(
-            method, source, setting, nbytes, self._score(vectors), self._error(vectors), start
-        )
-        return line | {"seconds": round(seconds, 2)}
+        """Score vectors that took so long to make."""
+        score, error = self._score(vectors), self._error(vectors)
+        return self._line(method, source, setting, nbytes, score, error, seconds)
 
     def _score(self, vectors: NDArray[np.float32]) -> Score:
         if self.cell.head == "linear":
@@ -195,7 +195,7 @@ class Bench:
         nbytes: int,
         score: Score,
         error: float | None,
-        start: float,
+        seconds: float,
     ) -> Line:
         found = {
             "method": method,
@@ -206,7 +206,7 @@ class Bench:
             "dev": round(score.dev, 5),
             "test": round(score.test, 5),
             "error": None if error is None else round(error, 5),
-            "seconds": round(perf_counter() - start, 2),
+            "seconds": round(seconds, 2),
         }
         return asdict(self.cell) | found
 

