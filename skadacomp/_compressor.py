@@ -7,26 +7,31 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_random_state, metadata_routing
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_feature_names_in,
     check_is_fitted,
-    column_or_1d,
     validate_data,
 )
 
 from skadacomp._codes import MAX_CANDIDATES, code_matrix
 from skadacomp._compressed import CompressedTable
-from skadacomp._documents import document_counts, document_sequences, kind_of, pool
+from skadacomp._documents import (
+    are_pairs,
+    are_word_lists,
+    document_counts,
+    document_sequences,
+    kind_of,
+    pair_texts,
+    pool,
+)
 from skadacomp._encoder import RowEncoder, RowIndex
 from skadacomp._sizes import SizeModel
 from skadacomp._table import (
@@ -35,13 +40,24 @@ from skadacomp._table import (
     as_table,
     is_frame,
 )
+from skadacomp._targets import KINDS, PAIRS, Kind
+from skadacomp._tasks import TaskReader
 
 if TYPE_CHECKING:
     from skadacomp._learning import Learned, Settings, Task
 
-# The reconstruction weight and learning rate that are best for each head.
-_HEAD_DEFAULTS = {"linear": (0.1, 3e-3), "convolutional": (0.3, 1e-3)}
+# The reconstruction weight and learning rate that are best for the linear head and for others.
+_LINEAR_DEFAULTS, _NETWORK_DEFAULTS = (0.1, 3e-3), (0.3, 1e-3)
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
+
+
+class Problem(NamedTuple):
+    """What there is to learn."""
+
+    table: EmbeddingTable
+    kind: Kind | None
+    task: Task | None
+    settings: Settings
 
 
 class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
@@ -75,11 +91,25 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         Budget in bytes: the size of the file that ``compressed_.save`` writes, vocabulary
         included. Met like `bits_per_word`; only one of the two may be given.
 
-    head : {"linear", "convolutional"}, default="linear"
+    task : {"classification", "multilabel", "regression", "tagging", "pair", "pair-regression"}, \
+            default=None
+        What y_task is: a class, a row of 0s and 1s, a number or several for each document; a list
+        of tags for each list of words; a class, or a number, for each pair of texts (A, B). None
+        tells it from the documents, where pairs are tuples of two, and from the type of y_task.
+
+    head : {"linear", "convolutional", "pooled"}, Module or callable, default=None
         The task head that lengths and codes learn to serve: what will read the documents.
-        "linear" is a linear classifier on a document's pooled words. "convolutional" reads the
-        words in their order with filters 3, 4 and 5 words wide (Kim 2014 [2]_), so X_task must have
-        an order: text, words or ids. It takes many times as long.
+        "linear" is a linear layer on a document's pooled words. "convolutional" reads the words in
+        their order with filters 3, 4 and 5 words wide (Kim 2014 [2]_), so X_task must have an
+        order: text, words or ids; it takes many times as long. Tags are read by two convolutions,
+        and pairs ("pooled") by a layer on both texts' pooled words, their difference and their
+        product. None is "linear" for documents, and what there is for the others.
+
+        A torch module of your own, or a callable that makes one of ``(n_dims, n_outputs)``, maps
+        word vectors (n_documents, n_places, n_dims) and a mask (n_documents, n_places), True where
+        there is a word, to outputs: (n_documents, n_outputs), or (n_documents, n_places, n_outputs)
+        for tags. For pairs both have an axis of 2 after the first. The loss is that of the task,
+        or the module's ``loss(outputs, targets)`` if it has one.
 
     init : {"residual-kmeans", "random"}, default="residual-kmeans"
         Where learning starts. "residual-kmeans" fine-tunes the table, quantizes it in the
@@ -100,8 +130,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         What rebuilding the table as it was counts beside the task: the weight of directions that
         the task's head does not read against those that it reads most, of the pretrained against
         the fine-tuned vectors, and of the reconstruction error (relative) against the task's loss.
-        None is 0.1, and 0.3 for the convolutional head, which reads more of a vector; both are for
-        the task. At 10 the rebuilt vectors are close to the best that the bits allow.
+        None is 0.1 for the linear head, and 0.3 for others, which read more of a vector; both are
+        for the task. At 10 the rebuilt vectors are close to the best that the bits allow.
 
     pooling : {"mean", "sum"}, default="mean"
         How the words of a document make one row. "mean" divides by the sum of the absolute
@@ -120,7 +150,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
     learning_rate : float, default=None
         Of Adam, for codebooks, lengths and head; the words' own inputs take a third of it. None is
-        3e-3, and 1e-3 for the convolutional head, which soon knows its documents by heart.
+        3e-3 for the linear head, and 1e-3 for others, which soon know their documents by heart.
 
     max_iter : int, default=40
         Epochs of each stage at most: fine-tuning at full precision, lengths, codes.
@@ -149,6 +179,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         What ships: save it with ``compressed_.save(path)``.
     code_lengths_ : ndarray of int, shape (n_words,)
         Codes of each word.
+    task_ : str or None
+        The kind of task that it was fitted to, as in `task`.
     codes_ : ndarray of int, shape (n_words, n_codebooks)
         The codes, -1 beyond a word's length.
     codebooks_ : ndarray of float32, shape (n_codebooks, n_codewords, n_dims)
@@ -208,7 +240,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "n_codewords": [Interval(Integral, 2, 4096, closed="both")],
         "bits_per_word": [None, Interval(Real, 0, None, closed="neither")],
         "max_bytes": [None, Interval(Real, 0, None, closed="neither")],
-        "head": [StrOptions({"linear", "convolutional"})],
+        "task": [None, StrOptions(set(KINDS))],
+        "head": [None, StrOptions({"linear", "convolutional", "pooled"}), callable],
         "init": [StrOptions({"residual-kmeans", "random"})],
         "length_method": [StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
         "size_penalty": [Interval(Real, 0, None, closed="neither")],
@@ -237,7 +270,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         n_codewords: int = 4,
         bits_per_word: float | None = None,
         max_bytes: int | None = None,
-        head: Literal["linear", "convolutional"] = "linear",
+        task: Kind | None = None,
+        head: Any = None,
         init: Literal["residual-kmeans", "random"] = "residual-kmeans",
         length_method: Literal["gumbel-softmax", "rate-distortion", "frequency"] = "gumbel-softmax",
         size_penalty: float = 0.02,
@@ -259,6 +293,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         self.n_codewords = n_codewords
         self.bits_per_word = bits_per_word
         self.max_bytes = max_bytes
+        self.task = task
         self.head = head
         self.init = init
         self.length_method = length_method
@@ -302,10 +337,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         y : array-like of shape (n_words,), or documents
             A label for each row; or X_task if y_task follows; or y_task if the constructor has
             the table.
-        y_task : array-like of shape (n_documents,), default=None
-            Labels of the documents, of any type, of two classes or more.
+        y_task : array-like of shape (n_documents,) or (n_documents, n_values), default=None
+            Targets of the documents: classes of any type, two or more; numbers; indicators; or a
+            list of tags for each document.
         X_task : documents, default=None
-            Strings, lists of words, lists of row ids, or a sparse (n_documents, n_words) matrix.
+            Strings, lists of words, lists of row ids, or a sparse (n_documents, n_words) matrix;
+            or tuples (A, B) of two such.
         X_val : documents, default=None
             Documents that say when to stop, instead of a part of X_task.
         y_val : array-like of shape (n_val_documents,), default=None
@@ -323,16 +360,16 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             If the table or the task cannot be learned from, or the budget cannot be met; the
             message says which, where, and what would do.
         """
-        table, task, settings = self._problem(embeddings, y, y_task, X_task, X_val, y_val)
+        problem = self._problem(embeddings, y, y_task, X_task, X_val, y_val)
 
         from skadacomp._learning import learn  # torch: for fit alone
 
-        self._keep(table, settings, learn(table.vectors, task, settings))
+        self._keep(problem, learn(problem.table.vectors, problem.task, problem.settings))
         return self
 
     def _problem(
         self, embeddings: Any, y: Any, y_task: Any, X_task: Any, X_val: Any, y_val: Any
-    ) -> tuple[EmbeddingTable, Task | None, Settings]:
+    ) -> Problem:
         """Turn what `fit` was given into what there is to learn."""
         candidates = self._checked_code_lengths()
         source, documents, labels = self._resolve(embeddings, y, y_task, X_task)
@@ -340,12 +377,21 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         table = as_table(source)
         self._note_features(source, table)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        task = None
-        if X_val is not None:
-            task = self._validated_task(table, documents, labels, X_val, y_val)
-        elif labels is not None:
-            task = self._task(table, documents, labels, seed)
-        return table, task, self._settings(SizeModel(table, candidates, self.n_codewords), seed)
+        kind, task = None, None
+        reader = TaskReader(
+            table=table,
+            task=self.task,
+            head=self.head,
+            average=self.pooling == "mean",
+            tokenizer=self.tokenizer,
+            lowercase=self.lowercase,
+            validation_fraction=self.validation_fraction,
+        )
+        if labels is not None:
+            kind, task = reader.read(documents, labels, X_val, y_val, seed=seed)
+        head = "linear" if kind is None else reader.head_name(kind)
+        sizes = SizeModel(table, candidates, self.n_codewords)
+        return Problem(table, kind, task, self._settings(sizes, head, seed))
 
     def _checked_code_lengths(self) -> tuple[int, ...]:
         """Code lengths as a tuple of int, or an error that says what is wrong with them."""
@@ -420,93 +466,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             self.__dict__.pop("feature_names_in_", None)
             self.n_features_in_ = table.n_dims
 
-    def _task(self, table: EmbeddingTable, documents: Any, labels: Any, seed: int) -> Task:
-        """Make arrays of the task; rows that have labels are documents of one word each."""
-        from skadacomp._learning import Task
-
-        labels = column_or_1d(labels, warn=True)
-        counts = (
-            self._row_counts(table, labels)
-            if documents is None
-            else self._task_counts(table, documents, "X_task")
-        )
-        classes = _class_numbers(labels, counts.shape[0])
-        average = documents is None or self.pooling == "mean"
-        return Task(counts, classes, *self._held_out(classes, seed), average, self.head)
-
-    def _validated_task(
-        self, table: EmbeddingTable, documents: Any, labels: Any, X_val: Any, y_val: Any
-    ) -> Task:
-        """Make arrays of a task that comes with the documents that say when to stop."""
-        from skadacomp._learning import Task
-
-        labels, late = column_or_1d(labels, warn=True), column_or_1d(y_val, warn=True)
-        counts = self._task_counts(table, documents, "X_task")
-        counts_val = self._task_counts(table, X_val, "X_val")
-        classes = _class_numbers(labels, counts.shape[0])
-        if len(late) != counts_val.shape[0]:
-            raise ValueError(f"y_val has {len(late)} labels for {counts_val.shape[0]} documents.")
-        unknown = np.setdiff1d(late, labels)
-        if len(unknown):
-            raise ValueError(
-                f"y_val holds the class {unknown.tolist()[0]!r}, which y_task does not hold."
-            )
-        everything = np.arange(len(labels) + len(late))
-        return Task(
-            sparse.vstack([counts, counts_val], format="csr"),
-            np.concatenate([classes, np.searchsorted(np.unique(labels), late)]),
-            everything[: len(labels)],
-            everything[len(labels) :],
-            self.pooling == "mean",
-            self.head,
-        )
-
-    def _task_counts(self, table: EmbeddingTable, documents: Any, name: str) -> sparse.csr_matrix:
-        """Count the words of documents, or list them where the head reads them in order."""
-        read = document_sequences if self.head == "convolutional" else document_counts
-        counts = read(
-            documents,
-            table.index,
-            table.n_words,
-            tokenizer=self.tokenizer,
-            lowercase=self.lowercase,
-        )
-        if counts.nnz == 0:
-            raise ValueError(
-                f"{name} holds no word of the embedding table, so there is nothing to learn from. "
-                f"Are both in the same language, and in the same case (lowercase={self.lowercase})?"
-            )
-        return counts
-
-    @staticmethod
-    def _row_counts(table: EmbeddingTable, labels: NDArray[Any]) -> sparse.csr_matrix:
-        if len(labels) != table.n_words:
-            raise ValueError(
-                f"y has {len(labels)} entries and the table {table.n_words} rows: y alone is one "
-                "label for each row. For a task of documents pass both, "
-                "fit(embeddings, X_task, y_task)."
-            )
-        return sparse.csr_matrix(sparse.eye_array(table.n_words, dtype=np.float32))
-
-    def _held_out(
-        self, classes: NDArray[np.int64], seed: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Cut the documents into those that train and those that say when to stop."""
-        everything = np.arange(len(classes))
-        n_held_out = int(len(classes) * self.validation_fraction)
-        if len(classes) < 20 or n_held_out == 0:
-            return everything, everything
-        counts = np.bincount(classes)
-        fits = counts.min() >= 2 and n_held_out >= len(counts) <= len(classes) - n_held_out
-        train, held_out = train_test_split(
-            everything, test_size=n_held_out, stratify=classes if fits else None, random_state=seed
-        )
-        return np.sort(train), np.sort(held_out)
-
-    def _settings(self, sizes: SizeModel, seed: int) -> Settings:
+    def _settings(self, sizes: SizeModel, head: str, seed: int) -> Settings:
         from skadacomp._learning import Settings
 
-        weight, rate = _HEAD_DEFAULTS[self.head]
+        weight, rate = _LINEAR_DEFAULTS if head == "linear" else _NETWORK_DEFAULTS
         given = self.reconstruction_weight
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),
@@ -524,7 +487,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             verbose=bool(self.verbose),
         )
 
-    def _keep(self, table: EmbeddingTable, settings: Settings, learned: Learned) -> None:
+    def _keep(self, problem: Problem, learned: Learned) -> None:
         """Set the fitted attributes."""
         for cache in _CACHES:
             self.__dict__.pop(cache, None)
@@ -532,12 +495,13 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             learned.codes,
             learned.codebooks,
             learned.mean,
-            table.words,
-            code_lengths=settings.rate.candidates,
+            problem.table.words,
+            code_lengths=problem.settings.rate.candidates,
             rank=learned.rank,
         )
         self._encoder: RowEncoder = learned.encoder
-        self._row_index = RowIndex.of(table.vectors)
+        self._row_index = RowIndex.of(problem.table.vectors)
+        self.task_ = problem.kind
         names = learned.history[0] if learned.history else {}
         self.history_ = {name: np.array([h[name] for h in learned.history]) for name in names}
         self.n_iter_ = len(learned.history)
@@ -548,8 +512,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : documents, EmbeddingTable, or array-like of shape (n, n_dims)
-            Documents as in `fit` are pooled; of their words, those without a code are skipped. A
-            table or array gives one row a vector: the codes that this row of the fitted table
+            Documents as in `fit` are pooled; of their words, those without a code are skipped.
+            After a task of tags, lists of words give one row a word, all zeros for a word without a
+            code; after a task of pairs, pairs give the columns of both texts side by side. A table
+            or array gives one row a vector: the codes that this row of the fitted table
             learned, or those that the encoder finds if it was not in it.
 
         Returns
@@ -566,9 +532,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             If X is of no accepted type, or of the wrong shape.
         """
         check_is_fitted(self)
-        features = (
-            self._vector_features(X) if kind_of(X) == "vectors" else self._document_features(X)
-        )
+        are_vectors = not self._are_pairs(X) and kind_of(X) == "vectors"
+        features = self._vector_features(X) if are_vectors else self._document_features(X)
         return self._rebuild(features) if self.output == "vectors" else features
 
     def inverse_transform(self, codes: Any) -> NDArray[np.float32]:
@@ -586,10 +551,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         features = check_array(codes, accept_sparse="csr", dtype=np.float32, input_name="codes")
-        n_columns = len(self.get_feature_names_out())
-        if features.shape[1] != n_columns:
+        n_columns = len(self._column_names())
+        n_sides = 2 if self.task_ in PAIRS else 1
+        if features.shape[1] not in (n_columns, n_sides * n_columns):
             raise ValueError(
-                f"codes has {features.shape[1]} columns; what transform gives has {n_columns}."
+                f"codes has {features.shape[1]} columns; what transform gives has "
+                f"{n_sides * n_columns}."
             )
         return features if self.output == "vectors" else self._rebuild(features)
 
@@ -605,17 +572,22 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         -------
         ndarray of str
             ``codebook0_codeword0`` and so on, then ``mean``; or ``dimension0`` and so on with
-            ``output="vectors"``.
+            ``output="vectors"``. After a task of pairs, twice: ``first_...`` and ``second_...``.
         """
         check_is_fitted(self)
         _check_feature_names_in(self, input_features)
-        if self.output == "vectors":
-            names = [f"dimension{i}" for i in range(self.n_features_in_)]
-        else:
-            books, words = self.compressed_.n_codebooks, self.compressed_.n_codewords
-            names = [f"codebook{m}_codeword{k}" for m in range(books) for k in range(words)]
-            names.append("mean")
+        names = self._column_names()
+        if self.task_ in PAIRS:
+            names = [f"{side}_{name}" for side in ("first", "second") for name in names]
         return np.array(names, dtype=object)
+
+    def _column_names(self) -> list[str]:
+        """Name the columns of one text or word."""
+        if self.output == "vectors":
+            return [f"dimension{i}" for i in range(self.n_features_in_)]
+        books, words = self.compressed_.n_codebooks, self.compressed_.n_codewords
+        names = [f"codebook{m}_codeword{k}" for m in range(books) for k in range(words)]
+        return [*names, "mean"]
 
     @property
     def code_lengths_(self) -> NDArray[np.int64]:
@@ -648,14 +620,22 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         return 4 * self.compressed_.n_words * self.compressed_.n_dims / self.nbytes_
 
     def _document_features(self, X: Any) -> sparse.csr_matrix:
-        counts = document_counts(
-            X,
-            self._rows_of_words,
-            self.compressed_.n_words,
-            tokenizer=self.tokenizer,
-            lowercase=self.lowercase,
-        )
-        return pool(counts, self._word_features, self.pooling)
+        given = {"tokenizer": self.tokenizer, "lowercase": self.lowercase}
+        rows, n_words = self._rows_of_words, self.compressed_.n_words
+        if self.task_ == "tagging" and are_word_lists(X):
+            words = document_sequences(X, rows, n_words, keep_unknown=True, **given)
+            known = sparse.diags_array(words.data, format="csr")
+            return sparse.csr_matrix(known @ self._word_features[words.indices])
+        if not self._are_pairs(X):
+            counts = document_counts(X, rows, n_words, **given)
+            return pool(counts, self._word_features, self.pooling)
+        counts = document_counts(pair_texts(X, "X"), rows, n_words, **given)
+        pooled = pool(counts, self._word_features, self.pooling)
+        return sparse.hstack([pooled[::2], pooled[1::2]], format="csr")
+
+    def _are_pairs(self, X: Any) -> bool:
+        """Whether X is pairs, which only a compressor that was fitted on pairs takes."""
+        return self.task_ in PAIRS and are_pairs(X, strict=self.task not in PAIRS)
 
     def _vector_features(self, X: Any) -> sparse.csr_matrix:
         """Codes learned or, for rows that were not in the table, found by the encoder."""
@@ -678,7 +658,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     def _rebuild(self, features: Any) -> NDArray[np.float32]:
         books = self.compressed_.codebooks  # (n_codebooks, n_codewords, n_dims)
         parts = np.vstack([books.reshape(-1, books.shape[2]), self.compressed_.mean])
-        return np.asarray(features @ parts, dtype=np.float32)
+        n_columns = len(parts)
+        sides = [
+            features[:, start : start + n_columns] @ parts
+            for start in range(0, features.shape[1], n_columns)
+        ]
+        return np.hstack(sides).astype(np.float32, copy=False)
 
     @cached_property
     def _word_features(self) -> sparse.csr_matrix:
@@ -731,19 +716,3 @@ def _check_validation(X_val: Any, y_val: Any, documents: Any) -> None:
         raise ValueError(f"{missing} is missing: give X_val and y_val together.")
     if X_val is not None and documents is None:
         raise ValueError("X_val needs a task of documents: fit(embeddings, X_task, y_task).")
-
-
-def _class_numbers(labels: NDArray[Any], n_documents: int) -> NDArray[np.int64]:
-    """Give each label the number of its class, from 0."""
-    if len(labels) != n_documents:
-        raise ValueError(
-            f"y_task has {len(labels)} labels for {n_documents} documents; it needs one for each."
-        )
-    check_classification_targets(labels)
-    classes, numbers = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(
-            f"y_task holds one class only, {classes.tolist()[0]!r}; there must be two at least. To "
-            "compress without a task leave it out: fit(embeddings)."
-        )
-    return numbers.astype(np.int64)

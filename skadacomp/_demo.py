@@ -140,11 +140,9 @@ def _full_precision(case: Case, compressor: AdaptiveCodebookCompressor) -> list[
     from skadacomp._learning import fine_tune_table
 
     texts, labels = case.documents(case.train)
-    _, task, settings = compressor._problem(texts, labels, None, None, None, None)
-    assert task is not None
-    tuned = fine_tune_table(case.table.vectors, task, settings)
-    vectors = np.array(case.table.vectors)
-    vectors[tuned.rows] = tuned.values
+    problem = compressor._problem(texts, labels, None, None, None, None)
+    assert problem.task is not None
+    vectors = fine_tune_table(case.table.vectors, problem.task, problem.settings)
     nbytes = {"vectors": case.table.nbytes, "vocabulary": _vocabulary_nbytes(case.table.words)}
     # Cross-validation can tune a classifier on frozen vectors; on vectors that have seen the
     # labels it is blind, so there, as for the compressed ones, scikit-learn's default stands.

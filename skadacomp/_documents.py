@@ -134,10 +134,16 @@ def document_sequences(
     *,
     tokenizer: Any = None,
     lowercase: bool = True,
+    keep_unknown: bool = False,
 ) -> sp.csr_matrix:
     """List the words of each document in their order.
 
     Parameters and errors are those of `document_counts`, but for sparse matrices.
+
+    Parameters
+    ----------
+    keep_unknown : bool, default=False
+        Whether a word that the table lacks keeps its place: an entry of weight 0.
 
     Returns
     -------
@@ -151,13 +157,70 @@ def document_sequences(
     """
     if sp.issparse(X):
         raise ValueError(
-            "X is a sparse matrix, which holds counts but no order of words, and "
-            "head='convolutional' reads words in order. Pass text, lists of words or lists of row "
-            "ids."
+            "X is a sparse matrix, which holds counts but no order of words, and this task's head "
+            "reads words in order. Pass text, lists of words or lists of row ids."
         )
-    ids, ends = _word_ids(X, rows, n_words, tokenizer, lowercase)
-    ones = np.ones(len(ids), dtype=np.float32)
-    return sp.csr_matrix((ones, ids, ends), shape=(len(ends) - 1, n_words))
+    ids, ends = _word_ids(X, rows, n_words, tokenizer, lowercase, -1 if keep_unknown else None)
+    weights = (ids >= 0).astype(np.float32)
+    return sp.csr_matrix((weights, np.maximum(ids, 0), ends), shape=(len(ends) - 1, n_words))
+
+
+def are_word_lists(X: Any) -> bool:
+    """Whether all documents are lists of words, or of row ids."""
+    return (
+        not isinstance(X, str)
+        and hasattr(X, "__len__")
+        and all(
+            isinstance(document, (list, tuple, np.ndarray))
+            and not any(isinstance(item, (list, tuple, np.ndarray)) for item in document)
+            for document in X
+        )
+    )
+
+
+def are_pairs(X: Any, *, strict: bool = True) -> bool:
+    """Whether X is a list of pairs of texts.
+
+    Parameters
+    ----------
+    X : object
+    strict : bool, default=True
+        Take nothing but tuples of two for a pair: a list of two strings is a document of two
+        words.
+    """
+    if not isinstance(X, (list, tuple, np.ndarray)) or len(X) == 0:
+        return False
+    kinds = tuple if strict else (tuple, list, np.ndarray)
+    return all(
+        isinstance(pair, kinds)
+        and len(pair) == 2
+        and all(isinstance(side, (str, list, tuple, np.ndarray)) for side in pair)
+        for pair in X
+    )
+
+
+def pair_texts(X: Any, name: str) -> list[Any]:
+    """List both texts of each pair, one pair after the other.
+
+    Raises
+    ------
+    ValueError
+        If something is no pair, or one side of it is missing.
+    """
+    texts: list[Any] = []
+    for position, pair in enumerate(X):
+        if not isinstance(pair, (tuple, list, np.ndarray)) or len(pair) != 2:
+            raise ValueError(
+                f"{name}[{position}] is {pair!r:.60}, not a pair: every document of this task is "
+                "(A, B), two texts."
+            )
+        for side in pair:
+            if side is None or isinstance(side, float):
+                raise ValueError(
+                    f"{name}[{position}] is {pair!r:.60}: one of its two texts is missing."
+                )
+            texts.append(side)
+    return texts
 
 
 def pool(
@@ -323,16 +386,27 @@ def _checked_ids(documents: list[Any], n_words: int) -> Iterator[list[int]]:
         yield ids
 
 
-def _looked_up(documents: Iterable[Iterable[str]], rows: WordRows) -> Iterator[list[int]]:
-    """Rows of the words that the table has."""
+def _looked_up(
+    documents: Iterable[Iterable[str]], rows: WordRows, unknown: int | None
+) -> Iterator[list[int]]:
+    """Rows of the words that the table has, and `unknown` for the others if that is a row."""
     for words in documents:
-        yield [row for row in map(rows.get, words) if row is not None]
+        found = (unknown if row is None else row for row in map(rows.get, words))
+        yield [row for row in found if row is not None]
 
 
 def _word_ids(
-    X: Any, rows: WordRows | None, n_words: int, tokenizer: Any, lowercase: bool
+    X: Any,
+    rows: WordRows | None,
+    n_words: int,
+    tokenizer: Any,
+    lowercase: bool,
+    unknown: int | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Row ids of all documents one after the other, and where each document begins and ends."""
+    """Row ids of all documents one after the other, and where each document begins and ends.
+
+    A word that the table lacks gets the id `unknown`, or none at all.
+    """
     if kind_of(X) == "vectors":
         raise TypeError(f"X of type {type(X).__name__} holds vectors, not documents: {_ACCEPTED}.")
     documents = _as_list(X)
@@ -351,7 +425,7 @@ def _word_ids(
         words: Iterable[Iterable[str]] = (split(text) if text else () for text in documents)
     else:
         words = _checked_words(documents)
-    return _listed(_looked_up(words, rows))
+    return _listed(_looked_up(words, rows, unknown))
 
 
 def _listed(

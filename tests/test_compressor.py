@@ -304,7 +304,9 @@ def test_a_bad_table_is_refused(table, embeddings, message):
         (lambda x, y: (x, ["same"] * len(x)), "one class only, 'same'"),
         (lambda x, y: ("text", y), "string object received"),
         (lambda x, y: (["unknown"] * len(x), y), "no word of the embedding table"),
-        (lambda x, y: (x, np.linspace(0, 1, len(x))), "continuous"),
+        (lambda x, y: (x, np.array([[1, 2, 3]] * len(x))), "'multiclass-multioutput'"),
+        (lambda x, y: (x, np.ones(len(x)) * 0.5), "nothing to learn"),
+        (lambda x, y: (x, np.array([object()] * len(x))), "Unknown label type: 'unknown'"),
         (lambda x, y: ([[300]] * len(x), y), r"row id 300, which must be in \[0, 300\)"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ from skadacomp._learning.codes import (
     refit_codebooks,
     residual_kmeans,
 )
-from skadacomp._learning.heads import ConvolutionalClassifier, PooledClassifier
+from skadacomp._learning.criteria import Classes
+from skadacomp._learning.heads import ConvolutionalHead, PooledHead, _sums, make_head
 from skadacomp._learning.lengths import LengthLogits, choose, choose_within, significance
 from skadacomp._learning.space import Overlay, find_space
 from skadacomp._learning.teacher import Split, evaluate, fine_tune
@@ -598,8 +600,7 @@ def test_a_batch_holds_its_documents(chosen):
         np.add.at(weights[i], batch.rows[batch.words[start:end]], batch.weights[start:end])
     np.testing.assert_array_equal(weights, documents.weights[chosen].toarray())
     assert batch.rows.tolist() == np.unique(documents.weights[chosen].indices).tolist()
-    assert batch.labels.tolist() == documents.labels[chosen].tolist()
-    assert batch.documents.tolist() == chosen
+    assert batch.targets.tolist() == documents.targets[chosen].tolist()
 
 
 def test_a_pooled_batch_is_weights_times_vectors():
@@ -607,19 +608,20 @@ def test_a_pooled_batch_is_weights_times_vectors():
     vectors = torch.randn(40, 8, generator=seeded())
     chosen = np.array([7, 4, 2, 29, 11])
     batch = documents.batch(chosen, CPU)
-    pooled = PooledClassifier._pool(vectors[batch.rows], batch.weights, batch)
+    pooled = _sums(vectors[batch.rows], batch.weights, batch)
     expected = documents.weights[chosen] @ vectors.numpy()
     np.testing.assert_allclose(pooled.numpy(), expected, atol=1e-5)
 
 
 def test_batches_go_through_all_documents_once():
     documents = random_documents()
-    plain = [b.documents.tolist() for b in documents.batches(8, CPU)]
-    assert plain == [list(range(i, min(i + 8, 30))) for i in (0, 8, 16, 24)]
+    plain = [batch.targets.tolist() for batch in documents.batches(8, CPU)]
+    assert plain == [documents.targets[i : i + 8].tolist() for i in (0, 8, 16, 24)]
     order = np.random.default_rng(0).permutation(30)
     shuffled = list(documents.batches(7, CPU, order))
-    assert np.concatenate([b.documents for b in shuffled]).tolist() == order.tolist()
-    assert np.concatenate([b.labels for b in shuffled]).tolist() == documents.labels[order].tolist()
+    assert (
+        np.concatenate([b.targets for b in shuffled]).tolist() == documents.targets[order].tolist()
+    )
 
 
 def test_batch_size_makes_about_eight_batches():
@@ -705,8 +707,13 @@ def test_the_device_is_there_or_named():
 # The head
 
 
+def nothing():
+    """What a metric that reads weights alone is given and does not look at."""
+    return torch.zeros(0, 8), None
+
+
 def head_of(average, n_classes=3, seed=0):
-    head = PooledClassifier(8, n_classes, average)
+    head = PooledHead(8, n_classes, average)
     assert (head.linear.weight == 0).all()
     assert (head.linear.bias == 0).all()
     with torch.no_grad():
@@ -741,33 +748,33 @@ def test_the_head_classifies_pooled_vectors(average):
 
 def test_the_metric_weighs_what_tells_classes_apart():
     head = head_of(True)
-    metric = head.metric()
+    metric = head.metric(*nothing())
     values = np.linalg.eigvalsh(metric.numpy())
     assert values[-1] == pytest.approx(1, abs=1e-5)
     assert values[0] > -1e-6
     assert (values > 1e-4).sum() == 2  # classes less one
     with torch.no_grad():
         head.linear.weight += 5 * torch.randn(8, generator=seeded(7))
-    torch.testing.assert_close(head.metric(), metric, atol=1e-4, rtol=0)
+    torch.testing.assert_close(head.metric(*nothing()), metric, atol=1e-4, rtol=0)
     with torch.no_grad():
         head.linear.weight *= 3
-    torch.testing.assert_close(head.metric(), metric, atol=1e-4, rtol=0)
+    torch.testing.assert_close(head.metric(*nothing()), metric, atol=1e-4, rtol=0)
 
 
 def test_the_metric_of_two_classes_is_their_difference():
     head = head_of(True, n_classes=2)
     weight = head.linear.weight.detach()
     axis = functional.normalize(weight[0] - weight[1], dim=0)
-    torch.testing.assert_close(head.metric(), torch.outer(axis, axis), atol=1e-5, rtol=0)
+    torch.testing.assert_close(head.metric(*nothing()), torch.outer(axis, axis), atol=1e-5, rtol=0)
 
 
 def test_a_head_that_tells_nothing_apart_has_no_metric():
-    assert (PooledClassifier(8, 3, True).metric() == 0).all()
+    assert (PooledHead(8, 3, True).metric(*nothing()) == 0).all()
 
 
 def test_distillation_measures_the_distance_from_the_teacher():
     scores, teacher = (torch.randn(20, 3, generator=seeded(i)) for i in (0, 1))
-    distillation = PooledClassifier.distillation
+    distillation = Classes().distillation
     assert distillation(teacher, teacher).item() == pytest.approx(0, abs=1e-6)
     assert distillation(teacher + 4, teacher).item() == pytest.approx(0, abs=1e-5)
     p, q = (functional.softmax(s / 2, 1) for s in (teacher, scores))
@@ -778,14 +785,14 @@ def test_distillation_measures_the_distance_from_the_teacher():
 
 def test_loss_and_score():
     scores, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1, 1])
-    assert PooledClassifier.score(scores, labels) == pytest.approx(2 / 3)
+    assert Classes().score(scores, labels) == pytest.approx(2 / 3)
     loss = np.log1p(np.exp([-2.0, -1.0, 2.0])).mean()
-    assert PooledClassifier.loss(scores, labels).item() == pytest.approx(loss)
+    assert Classes().loss(scores, labels).item() == pytest.approx(loss)
 
 
 def convolution_of(n_dims=8, n_classes=3, **parameters):
     torch.manual_seed(0)
-    return ConvolutionalClassifier(n_dims, n_classes, n_filters=6, **parameters).eval()
+    return ConvolutionalHead(n_dims, n_classes, n_filters=6, **parameters).eval()
 
 
 def ordered(documents, n_words=40):
@@ -835,7 +842,7 @@ def test_the_convolution_weighs_the_directions_that_its_filters_read():
     with torch.no_grad():
         for filters in head.filters:
             filters.weight[:, 3:] = 0  # dimensions that no filter reads
-    metric = head.metric()
+    metric = head.metric(*nothing())
     assert np.linalg.eigvalsh(metric.numpy())[-1] == pytest.approx(1, abs=1e-5)
     assert (metric[3:] == 0).all()
     assert metric[:3, :3].diagonal().min() > 0
@@ -859,7 +866,7 @@ def test_fine_tuning_lowers_the_held_out_loss():
     split = Split(*parts)
     trainer = Trainer(10, tqdm(disable=True))
     teacher = fine_tune(
-        vectors, PooledClassifier(8, 2, True), split, trainer, n_epochs=10, random=rng, device=CPU
+        vectors, PooledHead(8, 2, True), split, trainer, n_epochs=10, random=rng, device=CPU
     )
     figures = evaluate(teacher, split.held_out, CPU)
     assert figures["loss"] < 0.9 * np.log(2)  # that of a head of zeros
@@ -1032,6 +1039,19 @@ def random_table(seed=0):
     return rng.normal(scale=0.4, size=(N_WORDS, 8)).astype(np.float32)
 
 
+def task_of(counts, labels, train, held_out, *, average=True, head="linear"):
+    kinds = {"kind": "classification", "name": head, "own": None, "average": average}
+    make = partial(make_head, n_outputs=int(labels.max()) + 1, **kinds)
+    return Task(Documents(counts, labels), train, held_out, average, make)
+
+
+def with_documents(task, counts=None, labels=None):
+    """Give a task other documents, or the same ones other labels."""
+    weights = task.documents.weights if counts is None else sparse.csr_matrix(counts)
+    labels = task.documents.targets if labels is None else labels
+    return replace(task, documents=Documents(weights, labels))
+
+
 def decisive_task(seed=0, n_documents=500, average=True):
     """One decisive word says each document's class; all words are equally frequent."""
     rng = np.random.default_rng(seed)
@@ -1044,7 +1064,7 @@ def decisive_task(seed=0, n_documents=500, average=True):
         row[rng.choice(rest, 9, replace=False)] = 1
     order = np.arange(n_documents)
     n_train = int(0.8 * n_documents)
-    task = Task(
+    task = task_of(
         sparse.csr_matrix(counts), chosen % 2, order[:n_train], order[n_train:], average=average
     )
     return task, decisive, rest
@@ -1180,7 +1200,7 @@ def test_patience_ends_each_stage():
 @pytest.mark.parametrize("seed", range(3))
 def test_words_that_decide_the_label_get_longer_codes(seed):
     task, decisive, rest = decisive_task(seed)
-    frequency = np.asarray(task.counts.sum(0)).ravel()
+    frequency = np.asarray(task.documents.weights.sum(0)).ravel()
     assert frequency[decisive].mean() == frequency[rest].mean()  # which tells nothing
     settings = settings_of((0, 1, 2, 4, 8), 2, bits_per_word=3.0, max_iter=8)
     table = random_table(seed)
@@ -1191,7 +1211,7 @@ def test_words_that_decide_the_label_get_longer_codes(seed):
     assert learned.history[-1]["task_score"] > 0.7
     # Nor do the vectors tell: without the task, or with labels at random, they are like the rest.
     random = np.random.default_rng(seed)
-    for other in (None, replace(task, labels=random.permutation(task.labels))):
+    for other in (None, with_documents(task, labels=random.permutation(task.documents.targets))):
         blind = np.array([0, 1, 2, 4, 8])[learn(table, other, settings).choices]
         assert blind[decisive].mean() < 1.6 * blind[rest].mean()
 
@@ -1205,7 +1225,7 @@ def test_frequent_words_get_longer_codes():
     drawn = [rng.choice(N_WORDS, 10, p=odds / odds.sum()) for _ in range(300)]
     task = decisive_task(n_documents=300)[0]
     labels = np.array([(random_table()[words, 0].sum() > 0) for words in drawn]).astype(np.int64)
-    task = replace(task, counts=counts_of(drawn, N_WORDS), labels=labels)
+    task = with_documents(task, counts_of(drawn, N_WORDS), labels)
     learned = learn(random_table(), task, settings_of(bits_per_word=3.0))
     lengths = np.array([0, 2, 4, 8])[learned.choices]
     rare = np.setdiff1d(np.arange(N_WORDS), frequent)
@@ -1223,24 +1243,23 @@ def test_summed_documents_are_learned_too():
 
 def test_held_out_labels_say_when_to_stop_and_train_nothing():
     task, _, _ = decisive_task()
-    labels = task.labels.copy()
+    labels = task.documents.targets.copy()
     labels[task.held_out] = 1 - labels[task.held_out]
     settings, table = settings_of(max_iter=4), random_table()
     tuned = fine_tune_table(table, task, settings)
-    assert (tuned.values != table[tuned.rows]).any()
+    assert (tuned != table).any()
     # Labels turned round are told worse than before training, so the untrained table comes back.
-    turned = fine_tune_table(table, replace(task, labels=labels), settings)
-    np.testing.assert_array_equal(turned.values, table[turned.rows])
+    turned = fine_tune_table(table, with_documents(task, labels=labels), settings)
+    np.testing.assert_array_equal(turned, table)
 
 
 def test_fine_tuning_replaces_the_words_of_the_task_alone():
     task, _, _ = decisive_task()
-    counts = task.counts.tolil()
+    counts = task.documents.weights.tolil()
     counts[:, 50:80] = 0
-    task = replace(task, counts=sparse.csr_matrix(counts))
+    task = with_documents(task, counts)
     table = random_table()
-    overlay = fine_tune_table(table, task, settings_of(max_iter=4))
-    tuned = overlay[np.arange(N_WORDS)]
+    tuned = fine_tune_table(table, task, settings_of(max_iter=4))
     moved = (tuned != table).any(1)
     assert not moved[50:80].any()
     assert moved[:50].all()
@@ -1250,9 +1269,9 @@ def test_fine_tuning_replaces_the_words_of_the_task_alone():
 @pytest.mark.parametrize("with_task", [False, True])
 def test_words_that_the_task_never_shows_have_codes_too(with_task):
     task, _, _ = decisive_task()
-    counts = task.counts.tolil()
+    counts = task.documents.weights.tolil()
     counts[:, 50:80] = 0
-    task = replace(task, counts=sparse.csr_matrix(counts)) if with_task else None
+    task = with_documents(task, counts) if with_task else None
     learned = learn(random_table(), task, settings_of((2, 4), 4, bits_per_word=6.0))
     assert (learned.codes[:, :2] >= 0).all()
     assert np.isfinite(learned.codebooks).all()
@@ -1271,10 +1290,10 @@ def test_strange_tables_are_learned(table):
 
 def test_documents_without_known_words_are_no_obstacle():
     task, _, _ = decisive_task()
-    counts = task.counts.tolil()
+    counts = task.documents.weights.tolil()
     counts[:300] = 0
     counts[450:] = 0
-    task = replace(task, counts=sparse.csr_matrix(counts))
+    task = with_documents(task, counts)
     learned = learn(random_table(), task, settings_of(max_iter=2))
     assert all(np.isfinite(figures["loss"]) for figures in learned.history)
     assert np.isfinite(learned.codebooks).all()
@@ -1282,9 +1301,9 @@ def test_documents_without_known_words_are_no_obstacle():
 
 def test_a_held_out_part_without_known_words_still_says_when_to_stop():
     task, _, _ = decisive_task()
-    counts = task.counts.tolil()
+    counts = task.documents.weights.tolil()
     counts[task.held_out] = 0
-    task = replace(task, counts=sparse.csr_matrix(counts))
+    task = with_documents(task, counts)
     learned = learn(random_table(), task, settings_of(max_iter=2))
     assert all(np.isfinite(figures["loss"]) for figures in learned.history)
 
@@ -1320,10 +1339,10 @@ def test_lengths_by_frequency_follow_it_alone():
     rng = np.random.default_rng(0)
     odds = 1 / np.arange(1, N_WORDS + 1)
     drawn = [rng.choice(N_WORDS, 10, p=odds / odds.sum()) for _ in range(500)]
-    task = replace(decisive_task()[0], counts=counts_of(drawn, N_WORDS))
+    task = with_documents(decisive_task()[0], counts_of(drawn, N_WORDS))
     settings = settings_of(length_method="frequency", size_penalty=0.1)
     learned = learn(random_table(), task, settings)
-    share = significance(task.counts[task.train], N_WORDS)
+    share = significance(task.documents.weights[task.train], N_WORDS)
     assert len(np.unique(learned.choices)) > 1
     assert (np.diff(learned.choices[np.argsort(share, kind="stable")].astype(int)) >= 0).all()
 
@@ -1349,7 +1368,7 @@ def test_a_convolution_learns_what_order_says():
     order = np.arange(800)
     scores = {}
     for head in ("linear", "convolutional"):
-        task = Task(counts, np.array(labels), order[:700], order[700:], average=True, head=head)
+        task = task_of(counts, np.array(labels), order[:700], order[700:], head=head)
         learned = learn(random_table(), task, settings_of(max_iter=5, size_penalty=1e-3))
         scores[head] = learned.history[-1]["task_score"]
     assert scores["convolutional"] > 0.9

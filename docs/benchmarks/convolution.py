@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tasks import Case
 from tqdm.auto import tqdm
 
-from skadacomp._learning.heads import ConvolutionalClassifier
+from skadacomp._learning.heads import ConvolutionalHead
 from skadacomp._learning.teacher import Teacher, evaluate
 from skadacomp._learning.trainer import Documents, Trainer, one_thread, seeded
 
@@ -28,7 +28,7 @@ def convolutional_score(case: Case, vectors: NDArray[np.float32], seed: int) -> 
         The rebuilt table.
     """
     with one_thread(), seeded(seed):
-        head = ConvolutionalClassifier(vectors.shape[1], int(case.labels.max()) + 1)
+        head = ConvolutionalHead(vectors.shape[1], int(case.labels.max()) + 1)
         model = Teacher(torch.as_tensor(np.array(vectors)), head)
         model.vectors.requires_grad_(False)
         train, dev, test = (
@@ -41,7 +41,7 @@ def convolutional_score(case: Case, vectors: NDArray[np.float32], seed: int) -> 
         def losses(epoch: int) -> Iterator[torch.Tensor]:
             order = random.permutation(len(train))
             for batch in train.batches(head.batch_size(len(train)), _CPU, order):
-                yield head.loss(model(batch), batch.labels)
+                yield head.criterion.loss(model(batch), batch.targets)
 
         trainer = Trainer(PATIENCE, tqdm(disable=True))
         trainer.run(model, optimizer, N_EPOCHS, losses, lambda: evaluate(model, dev, _CPU))

@@ -127,14 +127,11 @@ def _documents(case: Case, part: NDArray[np.int64], head: str) -> Any:
 def fine_tuned(case: Case, head: str, seed: int) -> NDArray[np.float32]:
     """Fine-tune the table at full precision, as our own first stage does, for all methods alike."""
     given = task_of(case, head)
-    _, task, settings = compressor(head, seed)._problem(
+    problem = compressor(head, seed)._problem(
         case.table, None, given["y_task"], given["X_task"], given["X_val"], given["y_val"]
     )
-    assert task is not None
-    overlay = fine_tune_table(case.table.vectors, task, settings)
-    vectors = np.array(case.table.vectors)
-    vectors[overlay.rows] = overlay.values
-    return vectors
+    assert problem.task is not None
+    return fine_tune_table(case.table.vectors, problem.task, problem.settings)
 
 
 def rebuilt(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:

@@ -6,7 +6,27 @@ count for the task, step 1 (lengths), step 2 (codes), and the codebooks fitted o
 
 from __future__ import annotations
 
-from skadacomp._learning.learner import Learned, Settings, Task, fine_tune_table, learn
+from skadacomp._learning.heads import make_head
+from skadacomp._learning.learner import (
+    Learned,
+    Settings,
+    Task,
+    check_head,
+    fine_tune_table,
+    learn,
+)
 from skadacomp._learning.lengths import Budget, Rate
+from skadacomp._learning.trainer import Documents
 
-__all__ = ["Budget", "Learned", "Rate", "Settings", "Task", "fine_tune_table", "learn"]
+__all__ = [
+    "Budget",
+    "Documents",
+    "Learned",
+    "Rate",
+    "Settings",
+    "Task",
+    "check_head",
+    "fine_tune_table",
+    "learn",
+    "make_head",
+]

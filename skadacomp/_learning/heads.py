@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar, Self, cast
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from skadacomp._learning.trainer import Batch, batch_size
+from skadacomp._learning.criteria import Classes, Criterion, Indicators, Values
+from skadacomp._learning.trainer import Batch, Documents, batch_size
+
+_N_SKETCHED = 512  # documents that a head is asked about when its metric is estimated
 
 
-class Classifier(nn.Module):
-    """What heads that classify documents have in common.
+class Head(nn.Module):
+    """What heads have in common.
 
-    A head maps the words of a batch of documents to class scores: ``head(vectors, kept, batch)``.
+    A head maps the words of a batch of documents to outputs: ``head(vectors, kept, batch)``.
+
+    Parameters
+    ----------
+    criterion : Criterion
+        What the outputs should be.
     """
 
-    ordered: ClassVar[bool]  # whether the order of words counts: dropped ones are not skipped then
-    learning_rate: ClassVar[float]  # of Adam, when it is fine-tuned together with the table
+    ordered: ClassVar[bool] = True  # whether words have places: dropped ones are not skipped then
+    learning_rate: ClassVar[float] = 2e-3  # of Adam, when fine-tuned together with the table
+    inverse: torch.Tensor | None  # (n_dims, n_dims), what undoes the image that the head is given
+
+    def __init__(self, criterion: Criterion) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self.register_buffer("inverse", None)
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Give each document of a batch its class scores, (n_documents, n_classes).
+        """Give outputs: one row a document, or one a word or target where these have places.
 
         Parameters
         ----------
@@ -34,102 +49,102 @@ class Classifier(nn.Module):
         """
         raise NotImplementedError
 
-    def batch_size(self, n_documents: int) -> int:
-        """Documents of one step, where an epoch has `n_documents`."""
-        raise NotImplementedError
+    def seen(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Undo the image that `reading` was told of."""
+        return vectors if self.inverse is None else vectors @ self.inverse
 
-    def metric(self) -> torch.Tensor:
-        """Weigh directions by how the head reads them, (n_dims, n_dims), largest eigenvalue 1."""
-        raise NotImplementedError
+    def batch_size(self, n_documents: int) -> int:
+        """Make about 32 batches an epoch: a network fits a task within few of them."""
+        return batch_size(n_documents, 32, smallest=32)
+
+    def metric(self, vectors: torch.Tensor, documents: Documents) -> torch.Tensor:
+        """Weigh directions by how the head reads them, (n_dims, n_dims), largest eigenvalue 1.
+
+        The Gauss-Newton matrix of a word's vector: the mean square of the outputs' gradient,
+        taken along random directions of the outputs.
+
+        Parameters
+        ----------
+        vectors : Tensor (n_words, n_dims)
+            Words of the documents.
+        documents : Documents
+        """
+        random = torch.Generator(vectors.device).manual_seed(0)
+        n_dims = vectors.shape[1]
+        gram = torch.zeros(n_dims, n_dims, device=vectors.device)
+        self.eval()
+        for batch in documents.first(_N_SKETCHED).batches(64, vectors.device):
+            words = vectors[batch.rows].detach().requires_grad_()
+            outputs = self(words, torch.ones_like(words[:, 0]), batch)
+            along = torch.randn(outputs.shape, generator=random, device=outputs.device)
+            (gradient,) = torch.autograd.grad((outputs * along).sum(), words)
+            gram += gradient.T @ gradient
+        return _normalised(gram)
 
     def reading(self, image: torch.Tensor) -> Self:
-        """Copy the head so that it reads ``vectors @ inverse(image)`` as it reads vectors now."""
-        raise NotImplementedError
-
-    @staticmethod
-    def loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy, in nats per document."""
-        return functional.cross_entropy(scores, labels)
-
-    @staticmethod
-    def score(scores: torch.Tensor, labels: torch.Tensor) -> float:
-        """Accuracy."""
-        return (scores.argmax(1) == labels).float().mean().item()
-
-    @staticmethod
-    def distillation(
-        scores: torch.Tensor, teacher: torch.Tensor, temperature: float = 2.0
-    ) -> torch.Tensor:
-        """Kullback-Leibler divergence from the teacher's softened classes (Hinton et al. 2015)."""
-        return temperature**2 * functional.kl_div(
-            functional.log_softmax(scores / temperature, 1),
-            functional.log_softmax(teacher / temperature, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
+        """Copy the head so that it reads ``vectors @ image`` as it reads vectors now."""
+        head = copy.deepcopy(self)
+        head.inverse = torch.linalg.inv(image)
+        return head
 
 
-class PooledClassifier(Classifier):
-    """A linear classifier on a document's pooled vector.
+class PooledHead(Head):
+    """A linear layer on a document's pooled vector.
 
     Parameters
     ----------
     n_dims : int
         Length of a word's vector.
-    n_classes : int
-        Number of classes, two or more.
+    n_outputs : int
+        Classes, labels or values.
     average : bool
         Divide by the weights of the words that are kept, as ``pooling="mean"`` does.
+    criterion : Criterion, default=Classes()
     """
 
     ordered = False
     learning_rate = 1e-2
 
-    def __init__(self, n_dims: int, n_classes: int, average: bool) -> None:
-        super().__init__()
+    def __init__(
+        self, n_dims: int, n_outputs: int, average: bool, criterion: Criterion | None = None
+    ) -> None:
+        super().__init__(criterion or Classes())
         self.average = average
-        self.linear = nn.Linear(n_dims, n_classes)
+        self.linear = nn.Linear(n_dims, n_outputs)
         # From zero the first gradient is the class means: no random draw decides the start.
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Pool the words that are kept, and read the sum or mean."""
-        pooled = self._pool(vectors, batch.weights, batch)  # (n_documents, n_dims)
-        if self.average:
-            total = self._pool(kept[:, None], batch.weights.abs(), batch)  # (n_documents, 1)
-            pooled = pooled / total.clamp_min(1e-6)
-        scores: torch.Tensor = self.linear(pooled)
-        return scores
-
-    @staticmethod
-    def _pool(values: torch.Tensor, weights: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return functional.embedding_bag(
-            batch.words, values, batch.starts, mode="sum", per_sample_weights=weights
-        )
+        outputs: torch.Tensor = self.linear(_pooled(vectors, kept, batch, self.average))
+        return outputs
 
     def batch_size(self, n_documents: int) -> int:
         """Make about 8 batches an epoch, so that small tasks take enough steps."""
         return batch_size(n_documents)
 
-    def metric(self) -> torch.Tensor:
-        """Weigh directions by the weights; only differences between classes decide."""
-        return _normalised(_contrast(self.linear.weight))
+    def metric(self, vectors: torch.Tensor, documents: Documents) -> torch.Tensor:
+        """Weigh directions by the weights; of classes only the differences decide."""
+        weight = self.linear.weight.detach()
+        rows = _contrast(weight) if isinstance(self.criterion, Classes) else weight
+        return _normalised(rows.T @ rows)
 
     def reading(self, image: torch.Tensor) -> Self:
         """Move the image's inverse into the weights."""
         head = copy.deepcopy(self)
         with torch.no_grad():
-            head.linear.weight.copy_(self.linear.weight @ torch.linalg.inv(image))
+            head.linear.weight.copy_(self.linear.weight @ torch.linalg.inv(image).T)
         return head
 
 
-class ConvolutionalClassifier(Classifier):
+class ConvolutionalHead(Head):
     """Filters over neighbouring words, the largest answer of each, and a linear layer (Kim 2014).
 
     Parameters
     ----------
-    n_dims, n_classes : int
+    n_dims, n_outputs : int
+    criterion : Criterion, default=Classes()
     n_filters : int
         Of each width.
     widths : tuple of int
@@ -138,46 +153,43 @@ class ConvolutionalClassifier(Classifier):
         Documents are read up to here, so that one long one does not fill the memory.
     """
 
-    ordered = True
-    learning_rate = 2e-3
-
     def __init__(
         self,
         n_dims: int,
-        n_classes: int,
+        n_outputs: int,
+        criterion: Criterion | None = None,
         n_filters: int = 100,
         widths: tuple[int, ...] = (3, 4, 5),
         max_words: int = 400,
     ) -> None:
-        super().__init__()
+        super().__init__(criterion or Classes())
         self.max_words = max_words
         filters = [nn.Conv1d(n_dims, n_filters, width, padding=width - 1) for width in widths]
         self.filters = nn.ModuleList(filters)
         self.dropout = nn.Dropout(0.5)
-        self.linear = nn.Linear(n_filters * len(widths), n_classes)
+        self.linear = nn.Linear(n_filters * len(widths), n_outputs)
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Read the words in their order; beyond a document's end there are zeros."""
-        places = _padded(batch, self.max_words)  # (n_documents, n_places), -1 beyond the end
-        known = functional.pad(vectors, (0, 0, 0, 1))  # a last row of zeros, which -1 picks
-        words = known[places].transpose(1, 2)  # (n_documents, n_dims, n_places)
-        answers = [functional.relu(filters(words)).amax(2) for filters in self.filters]
-        scores: torch.Tensor = self.linear(self.dropout(torch.cat(answers, 1)))
-        return scores
+        words, _ = padded(vectors, batch, self.max_words)  # (n_documents, n_places, n_dims)
+        places = words.transpose(1, 2)
+        answers = [functional.relu(filters(places)).amax(2) for filters in self.filters]
+        outputs: torch.Tensor = self.linear(self.dropout(torch.cat(answers, 1)))
+        return outputs
 
-    def batch_size(self, n_documents: int) -> int:
-        """Make about 32 batches an epoch: it fits a task within few of them."""
-        return batch_size(n_documents, 32, smallest=32)
-
-    def metric(self) -> torch.Tensor:
+    def metric(self, vectors: torch.Tensor, documents: Documents) -> torch.Tensor:
         """Weigh directions by the filters, each as heavy as the classes read its answer."""
-        heavy = _contrast(self.linear.weight).norm(dim=0)  # (n_filters * n_widths,)
+        heavy = _contrast(self.linear.weight.detach()).norm(dim=0)  # (n_filters * n_widths,)
+        if not isinstance(self.criterion, Classes):
+            heavy = self.linear.weight.detach().norm(dim=0)
         by_width = heavy.chunk(len(self.filters))
-        rows = [
-            (filters.weight.detach() * by[:, None, None]).transpose(1, 2).flatten(0, 1)
-            for filters, by in zip(self._convolutions(), by_width, strict=True)
-        ]
-        return _normalised(torch.cat(rows))
+        rows = torch.cat(
+            [
+                (filters.weight.detach() * by[:, None, None]).transpose(1, 2).flatten(0, 1)
+                for filters, by in zip(self._convolutions(), by_width, strict=True)
+            ]
+        )
+        return _normalised(rows.T @ rows)
 
     def _convolutions(self) -> list[nn.Conv1d]:
         return cast("list[nn.Conv1d]", list(self.filters))
@@ -188,28 +200,254 @@ class ConvolutionalClassifier(Classifier):
         inverse = torch.linalg.inv(image)
         with torch.no_grad():
             for filters in head._convolutions():
-                filters.weight.copy_(torch.einsum("fdw,de->few", filters.weight, inverse))
+                filters.weight.copy_(torch.einsum("fdw,ed->few", filters.weight, inverse))
         return head
 
 
-def _padded(batch: Batch, max_words: int) -> torch.Tensor:
-    """Positions in ``batch.rows`` of each document's words, in order, then -1."""
+class TaggingHead(Head):
+    """Two convolutions over neighbouring words, and a linear layer that tags each word.
+
+    Parameters
+    ----------
+    n_dims, n_outputs : int
+        `n_outputs` is the number of tags.
+    n_filters : int
+        Of each convolution.
+    width : int
+        Words that a filter spans, odd.
+    """
+
+    def __init__(self, n_dims: int, n_outputs: int, n_filters: int = 128, width: int = 5) -> None:
+        super().__init__(Classes())
+        self.near = nn.Conv1d(n_dims, n_filters, width, padding=width // 2)
+        self.far = nn.Conv1d(n_filters, n_filters, width, padding=width // 2)
+        self.dropout = nn.Dropout(0.3)
+        self.linear = nn.Linear(n_filters, n_outputs)
+
+    def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Give each word of each document its tags' scores, (n_entries, n_tags)."""
+        words, inside = padded(self.seen(vectors), batch)  # (n_documents, n_places, n_dims)
+        near = functional.relu(self.near(self.dropout(words).transpose(1, 2)))
+        far = near + functional.relu(self.far(self.dropout(near * inside[:, None])))
+        outputs: torch.Tensor = self.linear(self.dropout(far.transpose(1, 2)[inside]))
+        return outputs
+
+
+class PairHead(Head):
+    """A layer on both texts' pooled vectors, their difference and their product.
+
+    What Tai et al. (2015) read a pair's meaning from, and the two sides themselves.
+
+    Parameters
+    ----------
+    n_dims, n_outputs : int
+    average : bool
+        Whether a text's vector is the mean of its words', or else their sum.
+    criterion : Criterion
+    n_hidden : int
+        Units between.
+    """
+
+    ordered = False
+
+    def __init__(
+        self,
+        n_dims: int,
+        n_outputs: int,
+        average: bool,
+        criterion: Criterion,
+        n_hidden: int = 100,
+    ) -> None:
+        super().__init__(criterion)
+        self.average = average
+        self.hidden = nn.Linear(4 * n_dims, n_hidden)
+        self.dropout = nn.Dropout(0.2)
+        self.linear = nn.Linear(n_hidden, n_outputs)
+
+    def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Compare the texts, which lie in the batch by turns."""
+        pooled = _pooled(self.seen(vectors), kept, batch, self.average)
+        one, other = pooled[::2], pooled[1::2]  # (n_documents, n_dims)
+        compared = torch.cat([one, other, (one - other).abs(), one * other], 1)
+        hidden = self.dropout(functional.relu(self.hidden(compared)))
+        outputs: torch.Tensor = self.linear(hidden)
+        return outputs
+
+
+class OwnHead(Head):
+    """A user's module, on padded words and a mask.
+
+    Parameters
+    ----------
+    module : Module
+        ``module(vectors, mask)`` gives outputs, from vectors (n_documents, n_places, n_dims) and a
+        mask (n_documents, n_places) that is True where there is a word. If it has a method
+        ``loss(outputs, targets)``, that is the loss.
+    criterion : Criterion
+    by_word : bool
+        Whether the outputs have a row for each place, as tags do.
+    n_texts : int
+        Texts of a document: of pairs, vectors and mask have an axis of two after the first.
+    """
+
+    def __init__(
+        self, module: nn.Module, criterion: Criterion, *, by_word: bool, n_texts: int
+    ) -> None:
+        super().__init__(OwnLoss(module, criterion) if hasattr(module, "loss") else criterion)
+        self.module, self.by_word, self.n_texts = module, by_word, n_texts
+
+    def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Ask the module."""
+        words, inside = self._laid_out(self.seen(vectors), batch)
+        outputs: torch.Tensor = self.module(words, inside)
+        return outputs[inside] if self.by_word else outputs
+
+    def _laid_out(self, vectors: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        words, inside = padded(vectors, batch)
+        if self.n_texts == 1:
+            return words, inside
+        return words.unflatten(0, (-1, self.n_texts)), inside.unflatten(0, (-1, self.n_texts))
+
+    @torch.no_grad()
+    def check(self, vectors: torch.Tensor, batch: Batch, n_outputs: int) -> None:
+        """See that the outputs have the shape that targets ask for.
+
+        Raises
+        ------
+        ValueError
+            If they have not.
+        """
+        words, inside = self._laid_out(vectors, batch)
+        expected = (*inside.shape, n_outputs) if self.by_word else (len(inside), n_outputs)
+        outputs = self.module(words, inside)
+        found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs)
+        if found != expected:
+            raise ValueError(
+                f"head gives outputs of shape {found} for vectors of shape {tuple(words.shape)} "
+                f"and a mask of shape {tuple(inside.shape)}; this task needs {expected}: "
+                f"{n_outputs} outputs for each {'word' if self.by_word else 'document'}."
+            )
+
+
+class OwnLoss:
+    """A user's loss; score and distillation are those of the kind of task."""
+
+    def __init__(self, module: nn.Module, criterion: Criterion) -> None:
+        self.module, self.criterion = module, criterion
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Ask the module."""
+        loss: torch.Tensor = cast("Criterion", self.module).loss(outputs, targets)
+        return loss
+
+    def score(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        """Score as the kind of task does."""
+        return self.criterion.score(outputs, targets)
+
+    def distillation(self, outputs: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+        """Distil as the kind of task does."""
+        return self.criterion.distillation(outputs, taught)
+
+
+_CRITERIA: dict[str, Callable[[], Criterion]] = {
+    "classification": Classes,
+    "pair": Classes,
+    "tagging": Classes,
+    "multilabel": Indicators,
+    "regression": Values,
+    "pair-regression": Values,
+}
+
+
+def make_head(
+    n_dims: int, *, kind: str, name: str, own: Any, n_outputs: int, average: bool
+) -> Head:
+    """Make a fresh head for a kind of task.
+
+    Parameters
+    ----------
+    n_dims : int
+    kind : str
+        Of task.
+    name : {"linear", "convolutional", "pooled", "own"}
+    own : Module, callable or None
+        A user's module, which is copied, or what makes one of ``(n_dims, n_outputs)``.
+    n_outputs : int
+    average : bool
+    """
+    criterion = _CRITERIA[kind]()
+    if name == "own":
+        module = copy.deepcopy(own) if isinstance(own, nn.Module) else own(n_dims, n_outputs)
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"head={own!r} made {type(module).__name__}; it must make a torch.nn.Module."
+            )
+        return OwnHead(module, criterion, by_word=kind == "tagging", n_texts=_n_texts(kind))
+    if kind == "tagging":
+        return TaggingHead(n_dims, n_outputs)
+    if kind in ("pair", "pair-regression"):
+        return PairHead(n_dims, n_outputs, average, criterion)
+    if name == "convolutional":
+        return ConvolutionalHead(n_dims, n_outputs, criterion)
+    return PooledHead(n_dims, n_outputs, average, criterion)
+
+
+def _n_texts(kind: str) -> int:
+    return 2 if kind in ("pair", "pair-regression") else 1
+
+
+def padded(
+    vectors: torch.Tensor, batch: Batch, max_words: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay documents out word by word.
+
+    Parameters
+    ----------
+    vectors : Tensor (n_batch_words, n_dims)
+    batch : Batch
+    max_words : int, default=None
+        Where to cut documents.
+
+    Returns
+    -------
+    words : Tensor (n_documents, n_places, n_dims)
+        Zeros beyond a document's end, and for a word that the table lacks (one of weight 0).
+    inside : Tensor (n_documents, n_places) of bool
+        Whether there is a word. Of documents that are not cut, ``words[inside]`` are the entries.
+    """
     ends = functional.pad(batch.starts[1:], (0, 1), value=len(batch.words))
-    sizes = (ends - batch.starts).clamp_max(max_words)  # (n_documents,)
+    sizes = ends - batch.starts  # (n_documents,)
+    if max_words is not None:
+        sizes = sizes.clamp_max(max_words)
     steps = torch.arange(max(int(sizes.max()), 1), device=sizes.device)
     inside = steps < sizes[:, None]  # (n_documents, n_places)
     places = torch.full(inside.shape, -1, device=sizes.device)
-    places[inside] = batch.words[(batch.starts[:, None] + steps)[inside]]
-    return places
+    known = torch.where(batch.weights == 0, -1, batch.words)
+    places[inside] = known[(batch.starts[:, None] + steps)[inside]]
+    with_zeros = functional.pad(vectors, (0, 0, 0, 1))  # a last row of zeros, which -1 picks
+    return with_zeros[places], inside
+
+
+def _pooled(vectors: torch.Tensor, kept: torch.Tensor, batch: Batch, average: bool) -> torch.Tensor:
+    """Sum or average of each document's words, (n_documents, n_dims)."""
+    total = _sums(vectors, batch.weights, batch)
+    if not average:
+        return total
+    return total / _sums(kept[:, None], batch.weights.abs(), batch).clamp_min(1e-6)
+
+
+def _sums(values: torch.Tensor, weights: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return functional.embedding_bag(
+        batch.words, values, batch.starts, mode="sum", per_sample_weights=weights
+    )
 
 
 def _contrast(weight: torch.Tensor) -> torch.Tensor:
     """Class weights less their mean, which moves all classes alike, (n_classes, n_features)."""
-    return weight.detach() - weight.detach().mean(0)
+    return weight - weight.mean(0)
 
 
-def _normalised(rows: torch.Tensor) -> torch.Tensor:
-    """Gram matrix of directions, (n_rows, n_dims) -> (n_dims, n_dims), largest eigenvalue 1."""
-    gram = rows.T @ rows
+def _normalised(gram: torch.Tensor) -> torch.Tensor:
+    """Scale a Gram matrix (n_dims, n_dims) to a largest eigenvalue of 1."""
     largest = torch.linalg.eigvalsh(gram)[-1]
     return gram / largest if largest > 0 else torch.zeros_like(gram)

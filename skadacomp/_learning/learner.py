@@ -23,7 +23,7 @@ from skadacomp._learning.codes import (
     refit_codebooks,
     residual_kmeans,
 )
-from skadacomp._learning.heads import Classifier, ConvolutionalClassifier, PooledClassifier
+from skadacomp._learning.heads import Head, OwnHead
 from skadacomp._learning.lengths import (
     Budget,
     Choices,
@@ -37,6 +37,7 @@ from skadacomp._learning.space import Overlay, find_space
 from skadacomp._learning.student import Student, Targets
 from skadacomp._learning.teacher import Split, Teacher, fine_tune
 from skadacomp._learning.trainer import (
+    Batch,
     Documents,
     Trainer,
     batch_size,
@@ -45,41 +46,31 @@ from skadacomp._learning.trainer import (
     seeded,
 )
 
+CPU = torch.device("cpu")
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
 
 @dataclass(frozen=True)
 class Task:
-    """Documents with labels, cut into those that train and those that say when to stop.
+    """Documents with targets, cut into those that train and those that say when to stop.
 
     Parameters
     ----------
-    counts : csr_matrix (n_documents, n_words)
-        Weights of the words in each document; for a head that reads words in order, an entry a
-        word as they come, repeated words repeated.
-    labels : ndarray (n_documents,) of int64
-        Class numbers from 0.
+    documents : Documents
+        Over all words of the table, their weights not scaled yet.
     train, held_out : ndarray of int64
         Which documents are which.
     average : bool
         Whether a document's vector is the mean of its words' vectors, or else their sum.
-    head : {"linear", "convolutional"}
-        What reads the documents.
+    make_head : callable of int to Head
+        Makes a fresh head for vectors of so many dimensions.
     """
 
-    counts: sparse.csr_matrix
-    labels: NDArray[np.int64]
+    documents: Documents
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     average: bool
-    head: str = "linear"
-
-    def make_head(self, n_dims: int) -> Classifier:
-        """Make a fresh head."""
-        n_classes = int(self.labels.max()) + 1
-        if self.head == "convolutional":
-            return ConvolutionalClassifier(n_dims, n_classes)
-        return PooledClassifier(n_dims, n_classes, self.average)
+    make_head: Callable[[int], Head]
 
 
 @dataclass(frozen=True)
@@ -153,13 +144,29 @@ class Learned:
     history: list[dict[str, float]]
 
 
-def fine_tune_table(vectors: NDArray[np.float32], task: Task, settings: Settings) -> Overlay:
+def fine_tune_table(
+    vectors: NDArray[np.float32], task: Task, settings: Settings
+) -> NDArray[np.float32]:
     """Fine-tune the table on the task at full precision: the teacher of `learn`, by itself."""
     settings = replace(settings, reconstruction_weight=0.0)  # nothing of the pretrained vectors
     with one_thread(), seeded(settings.seed), _progress(1, settings) as bar:
         learner = _Learner(vectors, task, settings, bar)
         learner._prepare_task(task)
-        return learner.table
+        return learner.table[np.arange(len(vectors))]
+
+
+def check_head(task: Task, vectors: NDArray[np.float32], n_outputs: int) -> None:
+    """Ask a user's head about a few documents, and see that its outputs fit the task.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    head = task.make_head(vectors.shape[1])
+    assert isinstance(head, OwnHead)
+    batch = task.documents.first(3).batch(np.arange(min(3, len(task.documents))), CPU)
+    head.eval().check(torch.as_tensor(vectors[batch.rows.numpy()]), batch, n_outputs)
 
 
 def learn(vectors: NDArray[np.float32], task: Task | None, settings: Settings) -> Learned:
@@ -217,7 +224,7 @@ class _Learner:
         n_active = min(self.n_words, _SAMPLE)
         self.active = np.sort(self.random.choice(self.n_words, n_active, replace=False))
         self.teacher: Teacher | None = None
-        self.head: Classifier | None = None
+        self.head: Head | None = None
         self.table = Overlay(self.vectors, self.active[:0], self.vectors[:0])
         self.significance = np.full(self.n_words, 1 / self.n_words)
         self.space = find_space(self.table, self.significance, None)
@@ -228,9 +235,11 @@ class _Learner:
 
     def _prepare_task(self, task: Task) -> None:
         """Fine-tune at full precision; what the head reads then says which distances count."""
-        self.active = np.unique(task.counts.indices).astype(np.int64)
+        documents = task.documents
+        self.active = np.unique(documents.weights.indices).astype(np.int64)
         self.split = self._split(task)
-        self.significance = significance(task.counts[task.train], self.n_words)
+        train = documents.weights[documents.texts(task.train)]
+        self.significance = significance(train, self.n_words)
         if self.settings.init == "random":
             # The plain form: the table as it is, all directions alike, and a head yet to learn.
             self.teacher, self.head = None, task.make_head(self.vectors.shape[1])
@@ -243,26 +252,28 @@ class _Learner:
         tuned, pretrained = _array(self.teacher.vectors), self.vectors[self.active]
         targets = ((tuned + weight * pretrained) / (1 + weight)).astype(np.float32)
         self.table = Overlay(self.vectors, self.active, targets)
-        gram = _array(self.teacher.head.metric())
+        teacher = self.teacher
+        gram = _array(teacher.head.metric(teacher.vectors.detach(), self.split.train))
         self.space = find_space(self.table, self.significance, gram, floor=max(weight, 0.01))
         # The head goes on from where the teacher's is, and reads the space's vectors.
         self.head = self.teacher.head.reading(self._tensor(self.space.metric))
 
     def _split(self, task: Task) -> Split:
         """Cut the documents, with their words as positions among the active ones."""
-        counts = task.counts
-        document = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))  # of each entry
+        counts = task.documents.weights
+        text = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))  # of each entry
         # Not abs(counts): it would sort the entries of `counts` itself, whose order is the words'.
-        totals = np.bincount(document, abs(counts.data), minlength=counts.shape[0])
-        # Documents weigh about 1 whatever the pooling, so that one learning rate fits all.
-        scale = totals if task.average else np.full(len(totals), totals[task.train].mean())
-        data = counts.data / np.maximum(scale, 1e-12)[document]
+        totals = np.bincount(text, abs(counts.data), minlength=counts.shape[0])
+        # Texts weigh about 1 whatever the pooling, so that one learning rate fits all.
+        mean = totals[task.documents.texts(task.train)].mean()
+        scale = totals if task.average else np.full(len(totals), mean)
+        data = counts.data / np.maximum(scale, 1e-12)[text]
         places = np.searchsorted(self.active, counts.indices)
         weights = sparse.csr_matrix(
             (data.astype(np.float32), places, counts.indptr), (len(totals), len(self.active))
         )
-        parts = (task.train, task.held_out)
-        return Split(*(Documents(weights[part], task.labels[part]) for part in parts))
+        documents = replace(task.documents, weights=weights)
+        return Split(documents.part(task.train), documents.part(task.held_out))
 
     def _fine_tune(self, task: Task) -> Teacher:
         self.bar.set_description("fine-tuning")
@@ -378,7 +389,6 @@ class _Learner:
         settings = self.settings
         self.bar.set_description("lengths" if lengths_move else "codes")
         bits = self._tensor(self.multiplier * settings.rate.bits(self.choices)[self.active])
-        taught = self._teach()
 
         def size() -> torch.Tensor:
             expected = (student.lengths.probabilities() * bits).sum()
@@ -389,7 +399,7 @@ class _Learner:
             heat = 0.3 ** (epoch / max(settings.max_iter - 1, 1)) if lengths_move else None
             order = self.random.permutation(len(self.split.train))
             for batch in self.split.train.batches(self._batch_size(), self.device, order):
-                told = None if taught is None else taught[batch.documents]
+                told = self._teach(batch)
                 yield student.loss(batch, heat, self.generator, told)[0] + size()
 
         optimizer = torch.optim.Adam(self._parameters(student))
@@ -407,11 +417,9 @@ class _Learner:
         return batch_size(n_documents) if self.head is None else self.head.batch_size(n_documents)
 
     @torch.no_grad()
-    def _teach(self) -> torch.Tensor | None:
-        """Let the teacher score the training documents, (n_documents, n_classes)."""
-        if self.teacher is None:
-            return None
-        return torch.cat([self.teacher(b) for b in self.split.train.batches(256, self.device)])
+    def _teach(self, batch: Batch) -> torch.Tensor | None:
+        """Ask the teacher."""
+        return None if self.teacher is None else self.teacher(batch)
 
     def _parameters(self, student: Student) -> list[dict[str, Any]]:
         """Give what belongs to single words a smaller learning rate than what all of them share.
@@ -430,18 +438,17 @@ class _Learner:
     @torch.no_grad()
     def _evaluate(self, student: Student, size: Callable[[], torch.Tensor]) -> dict[str, float]:
         """Loss, score and bits per word with every word at its best length."""
-        n_documents = len(self.split.held_out)
-        loss, score = size().item(), 0.0
-        for batch in self.split.held_out.batches(256, self.device):
-            share = len(batch.labels) / n_documents
-            part, hits = student.loss(batch, None, self.generator)
-            loss += share * part.item()
-            score += share * (hits or 0.0)
+
+        def figures(batch: Batch) -> tuple[float, float]:
+            loss, score = student.loss(batch, None, self.generator)
+            return loss.item(), score or 0.0
+
+        loss, score = self.split.held_out.mean(figures, self.device)
         choices = self.choices.copy()
         choices[self.active] = student.lengths.best().cpu().numpy()
         bits = self.settings.rate.code_bits(choices) / self.n_words
         scored = {} if student.head is None else {"task_score": score}
-        return {"loss": loss, **scored, "bits_per_word": bits}
+        return {"loss": loss + size().item(), **scored, "bits_per_word": bits}
 
     @torch.no_grad()
     def _harden(self, student: Student) -> None:

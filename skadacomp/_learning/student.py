@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from skadacomp._learning.codes import TiedEncoder
-from skadacomp._learning.heads import Classifier
+from skadacomp._learning.heads import Head
 from skadacomp._learning.lengths import LengthLogits
 from skadacomp._learning.trainer import Batch
 
@@ -44,7 +44,7 @@ class Student(nn.Module):
     targets : Targets
     encoder : TiedEncoder
     lengths : LengthLogits
-    head : Classifier or None
+    head : Head or None
         None without a task.
     reconstruction_weight : float
         Of the reconstruction error beside the task's loss.
@@ -57,7 +57,7 @@ class Student(nn.Module):
         targets: Targets,
         encoder: TiedEncoder,
         lengths: LengthLogits,
-        head: Classifier | None,
+        head: Head | None,
         reconstruction_weight: float,
         *,
         inputs_move: bool,
@@ -102,19 +102,20 @@ class Student(nn.Module):
 
         Parameters
         ----------
-        taught : Tensor (n_documents, n_classes) or None
-            The teacher's scores; half of the task's loss is then the distance from them.
+        taught : Tensor or None
+            The teacher's outputs; half of the task's loss is then the distance from them.
         """
         vectors, kept = self.words(batch.rows, heat, generator)
         error = self._error(vectors, batch.rows) + _REPULSION * self.encoder.repulsion()
         if self.head is None:
             return error, None
         placed = vectors + torch.lerp(self.targets.dropped, self.targets.centre, kept[:, None])
-        scores = self.head(placed, kept, batch)
-        task = self.head.loss(scores, batch.labels)
+        outputs, criterion = self.head(placed, kept, batch), self.head.criterion
+        task = criterion.loss(outputs, batch.targets)
         if taught is not None:
-            task = (task + self.head.distillation(scores, taught)) / 2
-        return task + self.reconstruction_weight * error, self.head.score(scores, batch.labels)
+            task = (task + criterion.distillation(outputs, taught)) / 2
+        score = criterion.score(outputs, batch.targets)
+        return task + self.reconstruction_weight * error, score
 
     def _error(self, vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Weighted squared error; the targets' weighted mean square is 1, so it is relative."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skadacomp._learning.heads import Classifier
+from skadacomp._learning.heads import Head
 from skadacomp._learning.trainer import Batch, Documents, Trainer
 
 
@@ -19,17 +19,17 @@ class Teacher(nn.Module):
 
     pretrained: torch.Tensor
 
-    def __init__(self, vectors: torch.Tensor, head: Classifier) -> None:
+    def __init__(self, vectors: torch.Tensor, head: Head) -> None:
         super().__init__()
         self.register_buffer("pretrained", vectors)
         self.vectors = nn.Parameter(vectors.clone())
         self.head = head
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Class scores of a batch of documents."""
+        """Give the head's outputs for a batch of documents."""
         vectors = self.vectors[batch.rows]
-        scores: torch.Tensor = self.head(vectors, torch.ones_like(vectors[:, 0]), batch)
-        return scores
+        outputs: torch.Tensor = self.head(vectors, torch.ones_like(vectors[:, 0]), batch)
+        return outputs
 
     def pull(self) -> torch.Tensor:
         """Mean squared distance from the pretrained vectors: keeps rare words where they were."""
@@ -46,7 +46,7 @@ class Split:
 
 def fine_tune(
     vectors: NDArray[np.float32],
-    head: Classifier,
+    head: Head,
     task: Split,
     trainer: Trainer,
     *,
@@ -60,7 +60,7 @@ def fine_tune(
     ----------
     vectors : ndarray (n_active, n_dims)
         Pretrained vectors of the words in the task's documents.
-    head : Classifier
+    head : Head
         A fresh one.
     """
     teacher = Teacher(torch.as_tensor(vectors, device=device), head).to(device)
@@ -69,7 +69,7 @@ def fine_tune(
 
     def losses(epoch: int) -> Iterator[torch.Tensor]:
         for batch in task.train.batches(size, device, random.permutation(len(task.train))):
-            yield head.loss(teacher(batch), batch.labels) + teacher.pull()
+            yield head.criterion.loss(teacher(batch), batch.targets) + teacher.pull()
 
     trainer.run(
         teacher, optimizer, n_epochs, losses, lambda: evaluate(teacher, task.held_out, device)
@@ -80,9 +80,12 @@ def fine_tune(
 @torch.no_grad()
 def evaluate(teacher: Teacher, documents: Documents, device: torch.device) -> dict[str, float]:
     """Loss and score on documents."""
-    scores = torch.cat([teacher(batch) for batch in documents.batches(256, device)])
-    labels = torch.as_tensor(documents.labels, device=device)
-    return {
-        "loss": teacher.head.loss(scores, labels).item(),
-        "task_score": teacher.head.score(scores, labels),
-    }
+    criterion = teacher.head.criterion
+
+    def figures(batch: Batch) -> tuple[float, float]:
+        outputs = teacher(batch)
+        loss = criterion.loss(outputs, batch.targets).item()
+        return loss, criterion.score(outputs, batch.targets)
+
+    loss, score = documents.mean(figures, device)
+    return {"loss": loss, "task_score": score}

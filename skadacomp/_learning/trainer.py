@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,46 +60,66 @@ class Batch:
     rows: torch.Tensor  # (n_batch_words,) the distinct words, as positions among the active words
     words: torch.Tensor  # (n_entries,) positions in `rows`, document after document
     weights: torch.Tensor  # (n_entries,)
-    starts: torch.Tensor  # (n_documents,)
-    labels: torch.Tensor  # (n_documents,)
-    documents: torch.Tensor  # (n_documents,) which documents of the task these are
+    starts: torch.Tensor  # (n_texts,) where each text begins among the entries
+    targets: torch.Tensor  # (n_documents, ...), or (n_targets,) where a document has several
+    target_starts: torch.Tensor | None  # (n_documents,) where each document's targets begin then
 
 
 @dataclass(frozen=True)
 class Documents:
-    """A task's documents over its active words, with labels.
+    """A task's documents over its active words, with targets.
 
     Parameters
     ----------
-    weights : csr_matrix (n_documents, n_active)
-        Pooling weights: a document's vector is ``weights @ vectors``. For a head that reads words
-        in order, an entry a word as they come, repeated ones repeated.
-    labels : ndarray (n_documents,)
-        Class numbers from 0.
+    weights : csr_matrix (n_texts, n_active)
+        Pooling weights: a text's vector is ``weights @ vectors``. For a head that reads words in
+        order, an entry a word as they come, repeated ones repeated, and an entry of weight 0 for a
+        word that the table lacks.
+    targets : ndarray (n_documents, ...) or csr_matrix (n_documents, n_classes)
+        Class numbers from 0, indicators or values; or, where a document has a sequence of classes,
+        an entry for each as they come.
+    n_texts : int, default=1
+        Texts of one document, which lie side by side in `weights`: two for pairs.
     """
 
     weights: sparse.csr_matrix
-    labels: NDArray[np.int64]
+    targets: Any
+    n_texts: int = 1
 
     def __len__(self) -> int:
-        return self.weights.shape[0]
+        return int(self.targets.shape[0])
+
+    def part(self, chosen: NDArray[np.int64]) -> Documents:
+        """Keep the chosen documents."""
+        return Documents(
+            self.weights[self.texts(chosen)], self.targets[chosen], n_texts=self.n_texts
+        )
+
+    def first(self, n_documents: int) -> Documents:
+        """Keep the first documents."""
+        return self.part(np.arange(min(n_documents, len(self))))
+
+    def texts(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give the rows of the chosen documents' texts."""
+        return (chosen[:, None] * self.n_texts + np.arange(self.n_texts)).ravel()
 
     def batch(self, chosen: NDArray[np.int64], device: torch.device) -> Batch:
         """Gather the chosen documents."""
-        part = self.weights[chosen]
-        rows, words = np.unique(part.indices, return_inverse=True)
+        texts, targets = self.weights[self.texts(chosen)], self.targets[chosen]
+        rows, words = np.unique(texts.indices, return_inverse=True)
+
+        def tensor(values: NDArray[Any]) -> torch.Tensor:
+            return torch.as_tensor(np.ascontiguousarray(values), device=device)
+
+        ends = targets.indptr if sparse.issparse(targets) else None
+        numbers = targets if ends is None else targets.indices.astype(np.int64)
         return Batch(
-            *(
-                torch.as_tensor(np.ascontiguousarray(a), device=device)
-                for a in (
-                    rows.astype(np.int64),
-                    words.astype(np.int64),
-                    part.data,
-                    part.indptr[:-1].astype(np.int64),
-                    self.labels[chosen],
-                    chosen,
-                )
-            )
+            rows=tensor(rows.astype(np.int64)),
+            words=tensor(words.astype(np.int64)),
+            weights=tensor(texts.data),
+            starts=tensor(texts.indptr[:-1].astype(np.int64)),
+            targets=tensor(numbers),
+            target_starts=None if ends is None else tensor(ends[:-1].astype(np.int64)),
         )
 
     def batches(
@@ -108,6 +129,17 @@ class Documents:
         order = np.arange(len(self)) if order is None else order
         for start in range(0, len(self), size):
             yield self.batch(order[start : start + size], device)
+
+    def mean(
+        self, figures: Callable[[Batch], tuple[float, ...]], device: torch.device
+    ) -> tuple[float, ...]:
+        """Average figures of batches over all targets."""
+        total, sums = 0, np.zeros(0)
+        for batch in self.batches(256, device):
+            n_targets = len(batch.targets)
+            found = n_targets * np.array(figures(batch))
+            total, sums = total + n_targets, found + (sums if total else 0)
+        return tuple((sums / max(total, 1)).tolist())
 
 
 def batch_size(n_documents: int, n_batches: int = 8, smallest: int = 8) -> int:

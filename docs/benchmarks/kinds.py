@@ -1,0 +1,277 @@
+"""Other kinds of task: tags, and pairs of texts, for skadacomp and for fine-tuning and quantizing.
+
+    python docs/benchmarks/kinds.py --data FOLDER
+
+compresses GloVe's rows of CoNLL-2000 (chunking) and SICK (entailment and relatedness), each time
+for the head that skadacomp has for that kind of task; trains that head afresh on the rebuilt
+vectors, the same way for every method; and writes ``kinds.jsonl`` and ``kinds.md``. Points that
+the file has already are not measured again. FOLDER holds ``conll2000/{train,test}.jsonl`` with
+tokens and tags, and ``sick/{train,dev,test}.tsv``, each line entailment, relatedness, A and B.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peers import peers
+from report import write_text
+from scipy.stats import pearsonr
+from seqeval.metrics import f1_score
+from tasks import load_source
+from tqdm.auto import tqdm
+
+from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
+from skadacomp._compressor import Problem
+from skadacomp._learning import fine_tune_table
+from skadacomp._learning.teacher import Teacher, evaluate
+from skadacomp._learning.trainer import Documents, Trainer, one_thread, seeded
+
+KINDS = ("tagging", "pair", "pair-regression")
+_NAMES = {
+    "tagging": "CoNLL-2000 chunking, F1",
+    "pair": "SICK entailment, accuracy",
+    "pair-regression": "SICK relatedness, Pearson",
+}
+_SHOWN = ("full precision", "skadacomp", "RQ", "LSQ")
+# What the default does at other prices of a bit.
+_OURS: list[dict[str, Any]] = [{"size_penalty": p} for p in (0.02, 0.005, 0.0015)]
+_N_EPOCHS, _PATIENCE = 20, 4
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Documents with targets, and those of them that train, choose and end up in the results."""
+
+    X: list[Any]
+    y: list[Any]
+    train: NDArray[np.int64]
+    dev: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+    def part(self, chosen: NDArray[np.int64]) -> tuple[list[Any], list[Any]]:
+        """Give documents and targets."""
+        return [self.X[i] for i in chosen], [self.y[i] for i in chosen]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of task on a table's rows."""
+
+    kind: str
+    table: EmbeddingTable
+    split: Split
+
+    def compressor(self, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
+        """Make the estimator; networks fit a task within few epochs."""
+        given = {"max_iter": _N_EPOCHS, "n_iter_no_change": _PATIENCE, **parameters}
+        return AdaptiveCodebookCompressor(task=self.kind, random_state=seed, **given)
+
+    def problem(self, seed: int) -> Problem:
+        """Read the task with the dev documents to stop by, and test documents after them."""
+        late = np.concatenate([self.split.dev, self.split.test])
+        (X, y), (X_val, y_val) = self.split.part(self.split.train), self.split.part(late)
+        return self.compressor(seed)._problem(self.table, X, y, None, X_val, y_val)
+
+    def score(self, targets: Any, outputs: NDArray[np.float32]) -> float:
+        """Score outputs as the field does."""
+        if self.kind == "pair":
+            return float((outputs.argmax(1) == targets).mean())
+        if self.kind == "pair-regression":
+            return float(pearsonr(outputs[:, 0], targets[:, 0])[0])
+        names = np.unique([tag for tags in self.split.y for tag in tags])
+        ends = targets.indptr[1:-1]
+        found, true = (
+            [names[part].tolist() for part in np.split(numbers, ends)]
+            for numbers in (outputs.argmax(1), targets.indices)
+        )
+        return float(f1_score(true, found))
+
+
+def load_case(folder: Path, kind: str) -> Case:
+    """Read a task; the table keeps the rows of its words."""
+    lines = _read_tags(folder) if kind == "tagging" else _read_pairs(folder, kind)
+    X, y, sizes = lines
+    ends = np.cumsum([0, *sizes])
+    train, dev, test = (np.arange(a, b) for a, b in pairwise(ends))
+    if len(dev) == 0:
+        order = np.random.default_rng(0).permutation(train)
+        dev, train = np.sort(order[: len(order) // 10]), np.sort(order[len(order) // 10 :])
+    whole = load_source("glove-50").table
+    texts = X if kind == "tagging" else [side for pair in X for side in pair]
+    used = np.unique([whole.index[w] for words in texts for w in words if w in whole.index])
+    table = EmbeddingTable([whole.words[i] for i in used], whole.vectors[used])
+    return Case(kind, table, Split(X, y, train, dev, test))
+
+
+def _read_tags(folder: Path) -> tuple[list[Any], list[Any], list[int]]:
+    X, y, sizes = [], [], []
+    for part in ("train", "test"):
+        lines = (folder / "conll2000" / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
+        sentences = [json.loads(line) for line in lines if line]
+        X += [[word.lower() for word in sentence["tokens"]] for sentence in sentences]
+        y += [sentence["tags"] for sentence in sentences]
+        sizes.append(len(sentences))
+    return X, y, [sizes[0], 0, sizes[1]]
+
+
+def _read_pairs(folder: Path, kind: str) -> tuple[list[Any], list[Any], list[int]]:
+    X, y, sizes = [], [], []
+    for part in ("train", "dev", "test"):
+        lines = (folder / "sick" / f"{part}.tsv").read_text(encoding="utf-8").splitlines()
+        rows = [line.split("\t") for line in lines if line]
+        X += [(a.lower().split(), b.lower().split()) for _, _, a, b in rows]
+        y += [label if kind == "pair" else float(value) for label, value, _, _ in rows]
+        sizes.append(len(rows))
+    return X, y, sizes
+
+
+def head_score(case: Case, vectors: NDArray[np.float32], seed: int) -> tuple[float, float]:
+    """Train a fresh head on fixed vectors until dev says stop; score dev and test.
+
+    Parameters
+    ----------
+    vectors : ndarray (n_words, n_dims)
+        The rebuilt table.
+    """
+    task = case.problem(seed).task
+    assert task is not None
+    n_train, n_dev = len(case.split.train), len(case.split.dev)
+    documents = replace(task.documents, weights=task.documents.weights)
+    ends = np.cumsum([0, n_train, n_dev, len(case.split.test)])
+    train, dev, test = (documents.part(np.arange(a, b)) for a, b in pairwise(ends))
+    with one_thread(), seeded(seed):
+        head = task.make_head(vectors.shape[1])
+        model = Teacher(torch.as_tensor(np.array(vectors)), head)
+        model.vectors.requires_grad_(False)
+        optimizer = torch.optim.Adam(head.parameters(), lr=head.learning_rate)
+        random = np.random.default_rng(seed)
+
+        def losses(epoch: int) -> Iterator[torch.Tensor]:
+            order = random.permutation(n_train)
+            for batch in train.batches(head.batch_size(n_train), _CPU, order):
+                yield head.criterion.loss(model(batch), batch.targets)
+
+        trainer = Trainer(_PATIENCE, tqdm(disable=True))
+        trainer.run(model, optimizer, _N_EPOCHS, losses, lambda: evaluate(model, dev, _CPU))
+        return tuple(case.score(part.targets, _outputs(model, part)) for part in (dev, test))
+
+
+@torch.no_grad()
+def _outputs(model: Teacher, documents: Documents) -> NDArray[np.float32]:
+    return torch.cat([model(batch) for batch in documents.batches(256, _CPU)]).numpy()
+
+
+def methods(case: Case, seed: int) -> Iterator[tuple[str, str, Callable[[], tuple[Any, int]]]]:
+    """List what to measure: method, setting, and what makes vectors and their bytes."""
+    nbytes = case.table.nbytes
+    yield "full precision", "frozen", lambda: (np.asarray(case.table.vectors), nbytes)
+    problem = case.problem(seed)
+    # The teacher must not see the test documents, which lie after the dev documents.
+    n_known = len(case.split.train) + len(case.split.dev)
+    held_out = np.arange(len(case.split.train), n_known)
+    task = replace(problem.task, held_out=held_out)
+    tuned = fine_tune_table(case.table.vectors, task, problem.settings)
+    yield "full precision", "fine-tuned", lambda: (tuned, nbytes)
+    for parameters in _OURS:
+        setting = ", ".join(f"{name}={value}" for name, value in parameters.items())
+        yield "skadacomp", setting, partial(_ours, case, seed, parameters)
+    for peer in peers(*case.table.vectors.shape, "short"):
+        if peer.method in _SHOWN:
+            yield peer.method, peer.setting, partial(_peer, peer, tuned, seed)
+
+
+def _ours(case: Case, seed: int, parameters: dict[str, Any]) -> tuple[Any, int]:
+    (X, y), (X_val, y_val) = case.split.part(case.split.train), case.split.part(case.split.dev)
+    fitted = case.compressor(seed, **parameters).fit(case.table, X, y, X_val=X_val, y_val=y_val)
+    rows = np.arange(case.table.n_words)
+    return fitted.compressed_.vectors(rows, missing="mean"), fitted.nbytes_
+
+
+def _peer(peer: Any, tuned: NDArray[np.float32], seed: int) -> tuple[Any, int]:
+    found = peer.compress(tuned, seed)
+    return found.vectors, found.nbytes
+
+
+def measure(folder: Path, kinds: list[str], n_seeds: int, output: Path) -> None:
+    """Measure what the file lacks, writing each point as it is found."""
+    file = output / "kinds.jsonl"
+    done = {(p["kind"], p["seed"], p["method"], p["setting"]) for p in read_points(file)}
+    for kind in kinds:
+        case = load_case(folder, kind)
+        for seed in range(n_seeds):
+            for method, setting, make in methods(case, seed):
+                if (kind, seed, method, setting) in done:
+                    continue
+                vectors, nbytes = make()
+                dev, test = head_score(case, vectors, seed)
+                point = {
+                    "kind": kind,
+                    "seed": seed,
+                    "method": method,
+                    "setting": setting,
+                    "nbytes": int(nbytes),
+                    "table_nbytes": int(case.table.nbytes),
+                    "dev": round(dev, 5),
+                    "test": round(test, 5),
+                }
+                with file.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(point) + "\n")
+
+
+def read_points(file: Path) -> list[dict[str, Any]]:
+    """Read the points that a file has."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def table_of(points: list[dict[str, Any]]) -> str:
+    """Lay the points out as Markdown, means over the seeds."""
+    lines = []
+    for kind in KINDS:
+        of_kind = [point for point in points if point["kind"] == kind]
+        if not of_kind:
+            continue
+        lines += ["", f"**{_NAMES[kind]}**", ""]
+        lines += ["| method | setting | bytes | times smaller | dev | test | seeds |"]
+        lines += ["|---|---|--:|--:|--:|--:|--:|"]
+        keys = dict.fromkeys((point["method"], point["setting"]) for point in of_kind)
+        for method, setting in keys:
+            found = [p for p in of_kind if (p["method"], p["setting"]) == (method, setting)]
+            nbytes = np.mean([p["nbytes"] for p in found])
+            ratio = found[0]["table_nbytes"] / nbytes
+            dev, test = (np.array([p[part] for p in found]) for part in ("dev", "test"))
+            spread = f" ± {test.std(ddof=1):.4f}" if len(found) > 1 else ""
+            lines.append(
+                f"| {method} | {setting} | {nbytes:,.0f} | {ratio:,.0f} | {dev.mean():.4f} | "
+                f"{test.mean():.4f}{spread} | {len(found)} |"
+            )
+    return "\n".join(lines).strip() + "\n"
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    measure(given.data, given.kinds, given.seeds, given.output)
+    write_text(given.output / "kinds.md", table_of(read_points(given.output / "kinds.jsonl")))
+
+
+if __name__ == "__main__":
+    main()
