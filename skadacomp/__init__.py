@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from skadacomp import datasets as datasets
     from skadacomp import display as display
     from skadacomp import metrics as metrics
+    from skadacomp import nn as nn
     from skadacomp._compressed import CompressedTable
     from skadacomp._compressor import AdaptiveCodebookCompressor
     from skadacomp._format import FormatError
@@ -25,7 +26,7 @@ _ROOM_OF = {
     "EmbeddingTable": "_table",
     "FormatError": "_format",
 }
-_SUBMODULES = ("datasets", "display", "metrics")
+_SUBMODULES = ("datasets", "display", "metrics", "nn")
 
 
 def __getattr__(name: str) -> Any:

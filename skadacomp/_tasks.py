@@ -78,7 +78,9 @@ class TaskReader:
         y, y_val = as_array(y), as_array(y_val)
         kind = self._kind(X, y)
         weights = self._row_counts(y) if X is None else self._weights(X, kind, "X_task")
-        encoder = TargetEncoder.of(kind, y)
+        # A rare tag may turn up among the documents to validate on alone; a class must not.
+        late_too = kind == "tagging" and y_val is not None
+        encoder = TargetEncoder.of(kind, [*y, *y_val] if late_too else y)
         targets = encoder.encode(y, self._n_words(weights, kind), "y_task")
         n_documents = targets.shape[0]
         if X_val is None:

@@ -32,7 +32,8 @@ def numbers(sentence):
 
 def fitted(table, X, y, **parameters):
     given = {"max_iter": 30, "size_penalty": 1e-3, "random_state": 0, **parameters}
-    return AdaptiveCodebookCompressor(**given).fit(table, X, y)
+    late = {name: given.pop(name) for name in ("X_val", "y_val") if name in given}
+    return AdaptiveCodebookCompressor(**given).fit(table, X, y, **late)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -123,10 +124,13 @@ def test_a_task_that_does_not_fit_is_refused(table, X, y, parameters, message):
 
 
 def test_validation_targets_must_be_like_the_others(table, sentences):
+    classes = ["a" if i % 2 else "b" for i in range(N_DOCUMENTS)]
+    with pytest.raises(ValueError, match="y_val holds the class 'c'"):
+        AdaptiveCodebookCompressor().fit(table, sentences, classes, X_val=["word1"], y_val=["c"])
+    # Tags that training never showed are rare, not wrong.
     tags = [["a" if i % 2 else "b" for i in numbers(words)] for words in sentences]
     late = [["c"] * len(sentences[0])]
-    with pytest.raises(ValueError, match="y_val holds the class 'c'"):
-        AdaptiveCodebookCompressor().fit(table, sentences, tags, X_val=sentences[:1], y_val=late)
+    fitted(table, sentences, tags, X_val=sentences[:1], y_val=late, max_iter=1)
     values = np.random.default_rng(0).normal(size=(N_DOCUMENTS, 2))
     with pytest.raises(ValueError, match="y_val has 1 columns; y_task has 2"):
         AdaptiveCodebookCompressor().fit(

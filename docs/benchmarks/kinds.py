@@ -44,7 +44,12 @@ _NAMES = {
 }
 _SHOWN = ("full precision", "skadacomp", "RQ", "LSQ")
 # What the default does at other prices of a bit.
-_OURS: list[dict[str, Any]] = [{"size_penalty": p} for p in (0.02, 0.005, 0.0015)]
+_OURS: list[dict[str, Any]] = [
+    {"size_penalty": 0.02},
+    {"size_penalty": 0.005},
+    {"size_penalty": 0.0015},
+    {"size_penalty": 0.0005, "code_lengths": (0, 2, 4, 8, 16)},
+]
 _N_EPOCHS, _PATIENCE = 20, 4
 _CPU = torch.device("cpu")
 
@@ -186,7 +191,7 @@ def methods(case: Case, seed: int) -> Iterator[tuple[str, str, Callable[[], tupl
     for parameters in _OURS:
         setting = ", ".join(f"{name}={value}" for name, value in parameters.items())
         yield "skadacomp", setting, partial(_ours, case, seed, parameters)
-    for peer in peers(*case.table.vectors.shape, "short"):
+    for peer in peers(*case.table.vectors.shape, "least"):
         if peer.method in _SHOWN:
             yield peer.method, peer.setting, partial(_peer, peer, tuned, seed)
 

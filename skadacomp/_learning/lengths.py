@@ -234,7 +234,10 @@ class LengthLogits(nn.Module):
         return functional.softmax(self.start + self.learned, 1)
 
     def forward(
-        self, rows: torch.Tensor, temperature: float | None, generator: torch.Generator
+        self,
+        rows: torch.Tensor,
+        temperature: float | None,
+        generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Open the codebooks that each word uses.
 
@@ -261,7 +264,7 @@ class LengthLogits(nn.Module):
 
 
 def _gumbel_softmax(
-    logits: torch.Tensor, temperature: float, generator: torch.Generator
+    logits: torch.Tensor, temperature: float, generator: torch.Generator | None
 ) -> torch.Tensor:
     """Sample one-hot rows forward, pass the softmax's gradient back."""
     uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
