@@ -33,6 +33,7 @@ class CodebookEmbedding(nn.Module):
     codes : array-like of int, shape (n_words, n_codebooks)
         -1 beyond a word's length.
     codebooks : array-like of float, shape (n_codebooks, n_codewords, n_dims)
+        A word's vector is the sum of the codewords that its codes pick.
     mean : array-like of float, shape (n_dims,)
         Added to every word's sum of codewords; a word without a code is just that.
     padding_idx : int, default=None
@@ -84,8 +85,11 @@ class CodebookEmbedding(nn.Module):
         Parameters
         ----------
         compressed : AdaptiveCodebookCompressor, CompressedTable, str or path-like
+            What to take codes and codebooks from.
         padding_idx : int, default=None
+            A row whose vector is zeros.
         freeze : bool, default=True
+            Whether the codebooks stay as they are in training.
 
         Returns
         -------
@@ -226,7 +230,21 @@ class AdaptiveCodebookEmbedding(nn.Module):
     def from_pretrained(
         cls, weight: torch.Tensor, code_lengths: Sequence[int] = (0, 2, 4, 8), **parameters: Any
     ) -> Self:
-        """Start from pretrained vectors; the parameters are those of the class."""
+        """Start from pretrained vectors.
+
+        Parameters
+        ----------
+        weight : Tensor (n_words, n_dims)
+            Pretrained vectors.
+        code_lengths : sequence of int, default=(0, 2, 4, 8)
+            Candidates, ascending.
+        **parameters
+            The others of the class.
+
+        Returns
+        -------
+        AdaptiveCodebookEmbedding
+        """
         return cls(weight, code_lengths, **parameters)
 
     @torch.no_grad()
@@ -265,6 +283,7 @@ class AdaptiveCodebookEmbedding(nn.Module):
         Parameters
         ----------
         input : Tensor of int, any shape
+            Row ids.
 
         Returns
         -------
