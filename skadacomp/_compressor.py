@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from numbers import Integral, Real
@@ -41,7 +42,7 @@ from skadacomp._table import (
     is_frame,
 )
 from skadacomp._targets import KINDS, PAIRS, Kind
-from skadacomp._tasks import TaskReader
+from skadacomp._tasks import GivenTask, TaskReader, are_several, several_tasks
 
 if TYPE_CHECKING:
     from skadacomp._learning import Learned, Settings, Task
@@ -55,8 +56,8 @@ class Problem(NamedTuple):
     """What there is to learn."""
 
     table: EmbeddingTable
-    kind: Kind | None
-    task: Task | None
+    kinds: tuple[Kind, ...]
+    tasks: tuple[Task, ...]
     settings: Settings
 
 
@@ -96,6 +97,11 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         What y_task is: a class, a row of 0s and 1s, a number or several for each document; a list
         of tags for each list of words; a class, or a number, for each pair of texts (A, B). None
         tells it from the documents, where pairs are tuples of two, and from the type of y_task.
+        A list of kinds says that there are several tasks; `fit` then takes a list of documents and
+        one of targets for each.
+
+    task_weights : sequence of float, default=None
+        How much each of several tasks counts; None weighs them alike.
 
     head : {"linear", "convolutional", "pooled"}, Module or callable, default=None
         The task head that lengths and codes learn to serve: what will read the documents.
@@ -109,7 +115,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         word vectors (n_documents, n_places, n_dims) and a mask (n_documents, n_places), True where
         there is a word, to outputs: (n_documents, n_outputs), or (n_documents, n_places, n_outputs)
         for tags. For pairs both have an axis of 2 after the first. The loss is that of the task,
-        or the module's ``loss(outputs, targets)`` if it has one.
+        or the module's ``loss(outputs, targets)`` if it has one. Several tasks may have a list of
+        heads.
 
     init : {"residual-kmeans", "random"}, default="residual-kmeans"
         Where learning starts. "residual-kmeans" fine-tunes the table, quantizes it in the
@@ -179,8 +186,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         What ships: save it with ``compressed_.save(path)``.
     code_lengths_ : ndarray of int, shape (n_words,)
         Codes of each word.
-    task_ : str or None
-        The kind of task that it was fitted to, as in `task`.
+    task_ : str, tuple of str, or None
+        The kind of task, or of each task, that it was fitted to, as in `task`.
     codes_ : ndarray of int, shape (n_words, n_codebooks)
         The codes, -1 beyond a word's length.
     codebooks_ : ndarray of float32, shape (n_codebooks, n_codewords, n_dims)
@@ -240,8 +247,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "n_codewords": [Interval(Integral, 2, 4096, closed="both")],
         "bits_per_word": [None, Interval(Real, 0, None, closed="neither")],
         "max_bytes": [None, Interval(Real, 0, None, closed="neither")],
-        "task": [None, StrOptions(set(KINDS))],
-        "head": [None, StrOptions({"linear", "convolutional", "pooled"}), callable],
+        "task": [None, StrOptions(set(KINDS)), tuple, list],
+        "task_weights": [None, "array-like"],
+        "head": [None, StrOptions({"linear", "convolutional", "pooled"}), callable, tuple, list],
         "init": [StrOptions({"residual-kmeans", "random"})],
         "length_method": [StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
         "size_penalty": [Interval(Real, 0, None, closed="neither")],
@@ -270,7 +278,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         n_codewords: int = 4,
         bits_per_word: float | None = None,
         max_bytes: int | None = None,
-        task: Kind | None = None,
+        task: Kind | Sequence[Kind] | None = None,
+        task_weights: Sequence[float] | None = None,
         head: Any = None,
         init: Literal["residual-kmeans", "random"] = "residual-kmeans",
         length_method: Literal["gumbel-softmax", "rate-distortion", "frequency"] = "gumbel-softmax",
@@ -294,6 +303,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         self.bits_per_word = bits_per_word
         self.max_bytes = max_bytes
         self.task = task
+        self.task_weights = task_weights
         self.head = head
         self.init = init
         self.length_method = length_method
@@ -339,10 +349,11 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             the table.
         y_task : array-like of shape (n_documents,) or (n_documents, n_values), default=None
             Targets of the documents: classes of any type, two or more; numbers; indicators; or a
-            list of tags for each document.
+            list of tags for each document. Of several tasks, a list of such.
         X_task : documents, default=None
             Strings, lists of words, lists of row ids, or a sparse (n_documents, n_words) matrix;
-            or tuples (A, B) of two such.
+            or tuples (A, B) of two such. Of several tasks, a list of such: lengths and codes are
+            learned from all of them at once.
         X_val : documents, default=None
             Documents that say when to stop, instead of a part of X_task.
         y_val : array-like of shape (n_val_documents,), default=None
@@ -364,7 +375,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
         from skadacomp._learning import learn  # torch: for fit alone
 
-        self._keep(problem, learn(problem.table.vectors, problem.task, problem.settings))
+        self._keep(problem, learn(problem.table.vectors, problem.tasks, problem.settings))
         return self
 
     def _problem(
@@ -377,21 +388,40 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         table = as_table(source)
         self._note_features(source, table)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        kind, task = None, None
-        reader = TaskReader(
+        tasks: list[tuple[Kind, Task]] = []
+        names = {"linear"}
+        if labels is not None:
+            given = self._listed_tasks(documents, labels, X_val, y_val)
+            for part in given:
+                reader = self._reader(table, part)
+                kind, task = reader.read(part.X, part.y, part.X_val, part.y_val, seed=seed)
+                tasks.append((kind, replace(task, weight=part.weight)))
+                names = (names if len(tasks) > 1 else set()) | {reader.head_name(kind)}
+        sizes = SizeModel(table, candidates, self.n_codewords)
+        settings = self._settings(sizes, names == {"linear"}, seed)
+        return Problem(table, tuple(k for k, _ in tasks), tuple(t for _, t in tasks), settings)
+
+    def _listed_tasks(self, X: Any, y: Any, X_val: Any, y_val: Any) -> list[GivenTask]:
+        """List the tasks that were given, most often one."""
+        named = None if self.task is None or isinstance(self.task, str) else tuple(self.task)
+        if not are_several(X, y, named):
+            if self.task_weights is not None:
+                raise ValueError(
+                    f"task_weights={self.task_weights!r} weighs several tasks, and there is one."
+                )
+            return [GivenTask(X, y, X_val, y_val, self.task, self.head)]
+        return several_tasks(X, y, X_val, y_val, named, self.head, self.task_weights)
+
+    def _reader(self, table: EmbeddingTable, given: GivenTask) -> TaskReader:
+        return TaskReader(
             table=table,
-            task=self.task,
-            head=self.head,
+            task=given.task,
+            head=given.head,
             average=self.pooling == "mean",
             tokenizer=self.tokenizer,
             lowercase=self.lowercase,
             validation_fraction=self.validation_fraction,
         )
-        if labels is not None:
-            kind, task = reader.read(documents, labels, X_val, y_val, seed=seed)
-        head = "linear" if kind is None else reader.head_name(kind)
-        sizes = SizeModel(table, candidates, self.n_codewords)
-        return Problem(table, kind, task, self._settings(sizes, head, seed))
 
     def _checked_code_lengths(self) -> tuple[int, ...]:
         """Code lengths as a tuple of int, or an error that says what is wrong with them."""
@@ -466,10 +496,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             self.__dict__.pop("feature_names_in_", None)
             self.n_features_in_ = table.n_dims
 
-    def _settings(self, sizes: SizeModel, head: str, seed: int) -> Settings:
+    def _settings(self, sizes: SizeModel, are_linear: bool, seed: int) -> Settings:
         from skadacomp._learning import Settings
 
-        weight, rate = _LINEAR_DEFAULTS if head == "linear" else _NETWORK_DEFAULTS
+        weight, rate = _LINEAR_DEFAULTS if are_linear else _NETWORK_DEFAULTS
         given = self.reconstruction_weight
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),
@@ -501,7 +531,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         )
         self._encoder: RowEncoder = learned.encoder
         self._row_index = RowIndex.of(problem.table.vectors)
-        self.task_ = problem.kind
+        kinds = problem.kinds
+        self.task_ = kinds if len(kinds) > 1 else kinds[0] if kinds else None
         names = learned.history[0] if learned.history else {}
         self.history_ = {name: np.array([h[name] for h in learned.history]) for name in names}
         self.n_iter_ = len(learned.history)
@@ -635,7 +666,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
     def _are_pairs(self, X: Any) -> bool:
         """Whether X is pairs, which only a compressor that was fitted on pairs takes."""
-        return self.task_ in PAIRS and are_pairs(X, strict=self.task not in PAIRS)
+        return self.task_ in PAIRS and are_pairs(X, strict=self.task is None)
 
     def _vector_features(self, X: Any) -> sparse.csr_matrix:
         """Codes learned or, for rows that were not in the table, found by the encoder."""

@@ -141,8 +141,7 @@ def _full_precision(case: Case, compressor: AdaptiveCodebookCompressor) -> list[
 
     texts, labels = case.documents(case.train)
     problem = compressor._problem(texts, labels, None, None, None, None)
-    assert problem.task is not None
-    vectors = fine_tune_table(case.table.vectors, problem.task, problem.settings)
+    vectors = fine_tune_table(case.table.vectors, problem.tasks, problem.settings)
     nbytes = {"vectors": case.table.nbytes, "vocabulary": _vocabulary_nbytes(case.table.words)}
     # Cross-validation can tune a classifier on frozen vectors; on vectors that have seen the
     # labels it is blind, so there, as for the compressed ones, scikit-learn's default stands.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from skadacomp._documents import (
     pair_texts,
 )
 from skadacomp._table import EmbeddingTable
-from skadacomp._targets import PAIRS, Kind, TargetEncoder, as_array, kind_of_task
+from skadacomp._targets import KINDS, PAIRS, Kind, TargetEncoder, as_array, kind_of_task
 
 if TYPE_CHECKING:
     from skadacomp._learning import Task
@@ -35,6 +35,85 @@ HEADS: dict[Kind, tuple[str, ...]] = {
     "pair": ("pooled",),
     "pair-regression": ("pooled",),
 }
+
+
+class GivenTask(NamedTuple):
+    """A task as the user gave it."""
+
+    X: Any
+    y: Any
+    X_val: Any
+    y_val: Any
+    task: Any
+    head: Any
+    weight: float = 1.0
+
+
+def are_several(X: Any, y: Any, kinds: Sequence[Kind] | None) -> bool:
+    """Whether documents and targets are lists of several tasks' documents and targets.
+
+    Named kinds say so. Else each of X must be documents, texts of several words or lists of words,
+    as many as there are targets; lists of single words with lists of strings are tagged sentences.
+    """
+    if kinds is not None:
+        return True
+    if not isinstance(X, (list, tuple)) or not isinstance(y, (list, tuple)) or len(X) != len(y):
+        return False
+    return len(X) > 1 and all(map(_is_task, X, y))
+
+
+def _is_task(X: Any, y: Any) -> bool:
+    """Whether X looks like documents and y like a target for each."""
+    if sparse.issparse(X):
+        return True
+    if isinstance(X, str) or isinstance(y, str) or not hasattr(X, "__len__"):
+        return False
+    if not hasattr(y, "__len__") or len(X) != len(y) or len(X) == 0:
+        return False
+    return any(
+        " " in document.strip()
+        if isinstance(document, str)
+        else isinstance(document, (list, tuple))
+        for document in X
+    )
+
+
+def several_tasks(
+    X: Any,
+    y: Any,
+    X_val: Any,
+    y_val: Any,
+    kinds: Sequence[Kind] | None,
+    head: Any,
+    weights: Sequence[float] | None,
+) -> list[GivenTask]:
+    """Take several tasks apart.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many of one thing as of another, or a kind or weight cannot be.
+    """
+    n_tasks = len(X)
+    none = [None] * n_tasks
+    heads = head if isinstance(head, (list, tuple)) else [head] * n_tasks
+    parts = {
+        "y_task": y,
+        "X_val": none if X_val is None else X_val,
+        "y_val": none if y_val is None else y_val,
+        "task": none if kinds is None else kinds,
+        "head": heads,
+        "task_weights": [1.0] * n_tasks if weights is None else weights,
+    }
+    for name, part in parts.items():
+        if len(part) != n_tasks:
+            raise ValueError(f"{name} holds {len(part)} entries for the {n_tasks} tasks of X_task.")
+    unknown = [kind for kind in parts["task"] if kind is not None and kind not in KINDS]
+    if unknown:
+        raise ValueError(f"task holds {unknown[0]!r}, which is none of {', '.join(KINDS)}.")
+    if not all(np.isfinite(weight) and weight > 0 for weight in parts["task_weights"]):
+        raise ValueError(f"task_weights={weights!r} must be numbers above 0.")
+    return [GivenTask(*given) for given in zip(X, *parts.values(), strict=True)]
 
 
 @dataclass(frozen=True)

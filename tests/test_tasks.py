@@ -290,3 +290,73 @@ def test_a_head_whose_outputs_do_not_fit_is_refused(table, sentences, make, erro
     y = np.arange(N_DOCUMENTS) % 2
     with pytest.raises(error, match=message):
         fitted(table, sentences, y, head=make)
+
+
+# ---------------------------------------------------------------------------------------------
+# Several tasks, one table
+
+
+@pytest.fixture(scope="module")
+def two_tasks(sentences):
+    """Texts of which word 3 or 5 decides the class, and numbers that other words decide."""
+    texts = [f"{'word3' if i % 2 else 'word5'} {' '.join(w)}" for i, w in enumerate(sentences)]
+    labels = ["odd" if i % 2 else "even" for i in range(N_DOCUMENTS)]
+    tags = [["high" if i in (7, 9) else "low" for i in numbers(words)] for words in sentences]
+    return texts, labels, tags
+
+
+def test_two_tasks_are_learned_at_once(table, sentences, two_tasks):
+    texts, labels, tags = two_tasks
+    given = {"code_lengths": (0, 1, 2, 4), "size_penalty": 0.05, "max_iter": 15}
+    both = fitted(table, [texts, sentences], [labels, tags], **given)
+    assert both.task_ == ("classification", "tagging")
+    assert both.history_["task_score"][-1] > 0.85
+    lengths = both.code_lengths_
+    deciding = [3, 5, 7, 9]
+    assert lengths[deciding].mean() > 2 * np.delete(lengths, deciding).mean()
+    # Documents are pooled, whatever the tasks were.
+    assert both.transform(texts[:5]).shape[0] == 5
+    alone = fitted(table, texts, labels, **given)
+    assert alone.code_lengths_[[7, 9]].mean() < lengths[[7, 9]].mean()
+
+
+def test_weights_move_codes_from_one_task_to_the_other(table, sentences, two_tasks):
+    texts, labels, tags = two_tasks
+    given = {"code_lengths": (0, 1, 2, 4), "size_penalty": 0.05, "max_iter": 5}
+    score = {}
+    for weights in ((1, 1e-6), (1e-6, 1)):
+        fit = fitted(table, [texts, sentences], [labels, tags], task_weights=weights, **given)
+        score[weights[0]] = fit.code_lengths_[[3, 5]].sum() - fit.code_lengths_[[7, 9]].sum()
+    assert score[1] > score[1e-6]
+
+
+def test_several_tasks_come_with_their_own_dev_documents(table, sentences, two_tasks):
+    texts, labels, tags = two_tasks
+    late = {"X_val": [texts[:9], sentences[:9]], "y_val": [labels[:9], tags[:9]]}
+    kinds = ["classification", "tagging"]
+    fit = fitted(table, [texts, sentences], [labels, tags], task=kinds, max_iter=1, **late)
+    assert fit.task_ == tuple(kinds)
+    heads = [Own, ByWord]
+    fitted(table, [texts, sentences], [labels, tags], head=heads, max_iter=1)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"task": ["classification"]}, "task holds 1 entries for the 2 tasks"),
+        ({"task": ["classification", "poetry"]}, "task holds 'poetry'"),
+        ({"task_weights": [1, -1]}, "must be numbers above 0"),
+        ({"task_weights": [1]}, "task_weights holds 1 entries"),
+        ({"head": ["linear"] * 3}, "head holds 3 entries"),
+        ({"X_val": [["word1"]], "y_val": [["odd"]]}, "X_val holds 1 entries"),
+    ],
+)
+def test_tasks_that_do_not_line_up_are_refused(table, sentences, two_tasks, parameters, message):
+    texts, labels, tags = two_tasks
+    with pytest.raises(ValueError, match=message):
+        fitted(table, [texts, sentences], [labels, tags], **parameters)
+
+
+def test_weights_of_one_task_are_refused(table, two_tasks):
+    with pytest.raises(ValueError, match="weighs several tasks, and there is one"):
+        fitted(table, *two_tasks[:2], task_weights=[1])

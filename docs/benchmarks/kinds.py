@@ -149,12 +149,10 @@ def head_score(case: Case, vectors: NDArray[np.float32], seed: int) -> tuple[flo
     vectors : ndarray (n_words, n_dims)
         The rebuilt table.
     """
-    task = case.problem(seed).task
-    assert task is not None
+    (task,) = case.problem(seed).tasks
     n_train, n_dev = len(case.split.train), len(case.split.dev)
-    documents = replace(task.documents, weights=task.documents.weights)
     ends = np.cumsum([0, n_train, n_dev, len(case.split.test)])
-    train, dev, test = (documents.part(np.arange(a, b)) for a, b in pairwise(ends))
+    train, dev, test = (task.documents.part(np.arange(a, b)) for a, b in pairwise(ends))
     with one_thread(), seeded(seed):
         head = task.make_head(vectors.shape[1])
         model = Teacher(torch.as_tensor(np.array(vectors)), head)
@@ -185,7 +183,7 @@ def methods(case: Case, seed: int) -> Iterator[tuple[str, str, Callable[[], tupl
     # The teacher must not see the test documents, which lie after the dev documents.
     n_known = len(case.split.train) + len(case.split.dev)
     held_out = np.arange(len(case.split.train), n_known)
-    task = replace(problem.task, held_out=held_out)
+    task = replace(problem.tasks[0], held_out=held_out)
     tuned = fine_tune_table(case.table.vectors, task, problem.settings)
     yield "full precision", "fine-tuned", lambda: (tuned, nbytes)
     for parameters in _OURS:

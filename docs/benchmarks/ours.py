@@ -130,8 +130,7 @@ def fine_tuned(case: Case, head: str, seed: int) -> NDArray[np.float32]:
     problem = compressor(head, seed)._problem(
         case.table, None, given["y_task"], given["X_task"], given["X_val"], given["y_val"]
     )
-    assert problem.task is not None
-    return fine_tune_table(case.table.vectors, problem.task, problem.settings)
+    return fine_tune_table(case.table.vectors, problem.tasks, problem.settings)
 
 
 def rebuilt(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:

@@ -28,13 +28,15 @@ class Head(nn.Module):
     """
 
     ordered: ClassVar[bool] = True  # whether words have places: dropped ones are not skipped then
-    learning_rate: ClassVar[float] = 2e-3  # of Adam, when fine-tuned together with the table
+    learning_rate: float = 2e-3  # of Adam, when fine-tuned together with the table
     inverse: torch.Tensor | None  # (n_dims, n_dims), what undoes the image that the head is given
+    dropped: torch.Tensor | None  # (n_dims,), where words without a code lie in that image
 
     def __init__(self, criterion: Criterion) -> None:
         super().__init__()
         self.criterion = criterion
         self.register_buffer("inverse", None)
+        self.register_buffer("dropped", None)
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Give outputs: one row a document, or one a word or target where these have places.
@@ -42,6 +44,7 @@ class Head(nn.Module):
         Parameters
         ----------
         vectors : Tensor (n_batch_words, n_dims)
+            Zeros for a word that was dropped.
         kept : Tensor (n_batch_words,)
             1 for a word with a code, 0 for one that was dropped.
         batch : Batch
@@ -49,8 +52,18 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
-    def seen(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Undo the image that `reading` was told of."""
+    def dropping(self, vector: torch.Tensor) -> None:
+        """Tell where a word without a code lies for a head that reads words in their places.
+
+        A head that pools skips such a word.
+        """
+        if self.ordered:
+            self.dropped = vector
+
+    def seen(self, vectors: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        """Put dropped words where they lie, and undo the image that `reading` was told of."""
+        if self.dropped is not None:
+            vectors = vectors + (1 - kept)[:, None] * self.dropped
         return vectors if self.inverse is None else vectors @ self.inverse
 
     def batch_size(self, n_documents: int) -> int:
@@ -171,7 +184,8 @@ class ConvolutionalHead(Head):
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Read the words in their order; beyond a document's end there are zeros."""
-        words, _ = padded(vectors, batch, self.max_words)  # (n_documents, n_places, n_dims)
+        # (n_documents, n_places, n_dims)
+        words, _ = padded(self.seen(vectors, kept), batch, self.max_words)
         places = words.transpose(1, 2)
         answers = [functional.relu(filters(places)).amax(2) for filters in self.filters]
         outputs: torch.Tensor = self.linear(self.dropout(torch.cat(answers, 1)))
@@ -230,7 +244,7 @@ class TaggingHead(Head):
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Give each word of each document its tags' scores, (n_entries, n_tags)."""
         # All documents lie in one row with gaps between, so that none is padded to the longest.
-        words = self.seen(vectors)[batch.words] * (batch.weights != 0)[:, None]
+        words = self.seen(vectors, kept)[batch.words] * (batch.weights != 0)[:, None]
         numbers = torch.arange(len(words), device=words.device)
         gaps = self.reach * torch.bucketize(numbers, batch.starts, right=True)
         places = numbers + gaps  # (n_entries,)
@@ -276,7 +290,7 @@ class PairHead(Head):
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Compare the texts, which lie in the batch by turns."""
-        pooled = _pooled(self.seen(vectors), kept, batch, self.average)
+        pooled = _pooled(self.seen(vectors, kept), kept, batch, self.average)
         one, other = pooled[::2], pooled[1::2]  # (n_documents, n_dims)
         compared = torch.cat([one, other, (one - other).abs(), one * other], 1)
         hidden = self.dropout(functional.relu(self.hidden(compared)))
@@ -308,7 +322,7 @@ class OwnHead(Head):
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Ask the module."""
-        words, inside = self._laid_out(self.seen(vectors), batch)
+        words, inside = self._laid_out(self.seen(vectors, kept), batch)
         outputs: torch.Tensor = self.module(words, inside)
         return outputs[inside] if self.by_word else outputs
 

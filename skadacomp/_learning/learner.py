@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from skadacomp._learning.codes import (
     residual_kmeans,
 )
 from skadacomp._learning.heads import Head, OwnHead
+from skadacomp._learning.joint import JointDocuments, JointHead
 from skadacomp._learning.lengths import (
     Budget,
     Choices,
@@ -64,6 +65,8 @@ class Task:
         Whether a document's vector is the mean of its words' vectors, or else their sum.
     make_head : callable of int to Head
         Makes a fresh head for vectors of so many dimensions.
+    weight : float, default=1.0
+        Of this task beside others.
     """
 
     documents: Documents
@@ -71,6 +74,12 @@ class Task:
     held_out: NDArray[np.int64]
     average: bool
     make_head: Callable[[int], Head]
+    weight: float = 1.0
+
+    @property
+    def training_words(self) -> sparse.csr_matrix:
+        """Weights of the words in the training documents, (n_texts, n_words)."""
+        return self.documents.weights[self.documents.texts(self.train)]
 
 
 @dataclass(frozen=True)
@@ -145,13 +154,13 @@ class Learned:
 
 
 def fine_tune_table(
-    vectors: NDArray[np.float32], task: Task, settings: Settings
+    vectors: NDArray[np.float32], task: Task | Sequence[Task], settings: Settings
 ) -> NDArray[np.float32]:
     """Fine-tune the table on the task at full precision: the teacher of `learn`, by itself."""
     settings = replace(settings, reconstruction_weight=0.0)  # nothing of the pretrained vectors
     with one_thread(), seeded(settings.seed), _progress(1, settings) as bar:
-        learner = _Learner(vectors, task, settings, bar)
-        learner._prepare_task(task)
+        learner = _Learner(vectors, _listed(task), settings, bar)
+        learner._prepare_tasks()
         return learner.table[np.arange(len(vectors))]
 
 
@@ -169,19 +178,28 @@ def check_head(task: Task, vectors: NDArray[np.float32], n_outputs: int) -> None
     head.eval().check(torch.as_tensor(vectors[batch.rows.numpy()]), batch, n_outputs)
 
 
-def learn(vectors: NDArray[np.float32], task: Task | None, settings: Settings) -> Learned:
-    """Learn lengths, codes and codebooks for a table, on a task or for reconstruction alone.
+def learn(
+    vectors: NDArray[np.float32], task: Task | Sequence[Task] | None, settings: Settings
+) -> Learned:
+    """Learn lengths, codes and codebooks for a table, on tasks or for reconstruction alone.
 
     Parameters
     ----------
     vectors : ndarray (n_words, n_dims) float32
         Rows in order of word frequency where there is a task.
-    task : Task or None
+    task : Task, sequence of Task, or None
+        Several tasks are learned from at once.
     settings : Settings
     """
-    n_stages = 2 if task is None else 3
-    with one_thread(), seeded(settings.seed), _progress(n_stages, settings) as bar:
-        return _Learner(vectors, task, settings, bar).run()
+    tasks = _listed(task)
+    with one_thread(), seeded(settings.seed), _progress(3 if tasks else 2, settings) as bar:
+        return _Learner(vectors, tasks, settings, bar).run()
+
+
+def _listed(task: Task | Sequence[Task] | None) -> tuple[Task, ...]:
+    if task is None:
+        return ()
+    return (task,) if isinstance(task, Task) else tuple(task)
 
 
 def _progress(n_stages: int, settings: Settings) -> tqdm:
@@ -193,9 +211,13 @@ class _Learner:
     """The stages of `learn`, and what they share."""
 
     def __init__(
-        self, vectors: NDArray[np.float32], task: Task | None, settings: Settings, bar: tqdm
+        self,
+        vectors: NDArray[np.float32],
+        tasks: tuple[Task, ...],
+        settings: Settings,
+        bar: tqdm,
     ) -> None:
-        self.vectors, self.task, self.settings, self.bar = vectors, task, settings, bar
+        self.vectors, self.tasks, self.settings, self.bar = vectors, tasks, settings, bar
         self.n_words = len(vectors)
         self.candidates = np.array(settings.rate.candidates)
         self.n_codebooks = int(self.candidates[-1])
@@ -208,10 +230,10 @@ class _Learner:
 
     def run(self) -> Learned:
         """Go through the stages."""
-        if self.task is None:
-            self._prepare_reconstruction()
+        if self.tasks:
+            self._prepare_tasks()
         else:
-            self._prepare_task(self.task)
+            self._prepare_reconstruction()
         student = self._start()
         if self.settings.length_method == "gumbel-softmax":
             self._stage(student, lengths_move=True)
@@ -233,20 +255,23 @@ class _Learner:
         documents = Documents(rows, np.zeros(n_active, np.int64))
         self.split = Split(documents, documents)
 
-    def _prepare_task(self, task: Task) -> None:
+    def _prepare_tasks(self) -> None:
         """Fine-tune at full precision; what the head reads then says which distances count."""
-        documents = task.documents
-        self.active = np.unique(documents.weights.indices).astype(np.int64)
-        self.split = self._split(task)
-        train = documents.weights[documents.texts(task.train)]
-        self.significance = significance(train, self.n_words)
+        words = [np.unique(task.documents.weights.indices) for task in self.tasks]
+        self.active = np.unique(np.concatenate(words)).astype(np.int64)
+        self.split = self._splits()
+        self.significance = np.average(
+            [significance(task.training_words, self.n_words) for task in self.tasks],
+            axis=0,
+            weights=[task.weight for task in self.tasks],
+        )
         if self.settings.init == "random":
             # The plain form: the table as it is, all directions alike, and a head yet to learn.
-            self.teacher, self.head = None, task.make_head(self.vectors.shape[1])
+            self.teacher, self.head = None, self._make_head()
             self.table = Overlay(self.vectors, self.active[:0], self.vectors[:0])
             self.space = find_space(self.table, self.significance, None)
             return
-        self.teacher = self._fine_tune(task)
+        self.teacher = self._fine_tune()
         # What to rebuild: least squares from the fine-tuned and, as asked, the pretrained vectors.
         weight = self.settings.reconstruction_weight
         tuned, pretrained = _array(self.teacher.vectors), self.vectors[self.active]
@@ -257,6 +282,24 @@ class _Learner:
         self.space = find_space(self.table, self.significance, gram, floor=max(weight, 0.01))
         # The head goes on from where the teacher's is, and reads the space's vectors.
         self.head = self.teacher.head.reading(self._tensor(self.space.metric))
+
+    def _make_head(self) -> Head:
+        """Make a fresh head, or one for each task."""
+        heads = [task.make_head(self.vectors.shape[1]) for task in self.tasks]
+        if len(heads) == 1:
+            return heads[0]
+        weights = np.array([task.weight for task in self.tasks])
+        return JointHead(heads, (weights / weights.sum()).tolist())
+
+    def _splits(self) -> Split:
+        """Cut the documents of all tasks."""
+        splits = [self._split(task) for task in self.tasks]
+        if len(splits) == 1:
+            return splits[0]
+        return Split(
+            JointDocuments.of([split.train for split in splits]),
+            JointDocuments.of([split.held_out for split in splits]),
+        )
 
     def _split(self, task: Task) -> Split:
         """Cut the documents, with their words as positions among the active ones."""
@@ -275,11 +318,11 @@ class _Learner:
         documents = replace(task.documents, weights=weights)
         return Split(documents.part(task.train), documents.part(task.held_out))
 
-    def _fine_tune(self, task: Task) -> Teacher:
+    def _fine_tune(self) -> Teacher:
         self.bar.set_description("fine-tuning")
         return fine_tune(
             self.vectors[self.active],
-            task.make_head(self.vectors.shape[1]),
+            self._make_head(),
             self.split,
             Trainer(self.settings.patience, self.bar),
             n_epochs=self.settings.max_iter,
@@ -329,25 +372,18 @@ class _Learner:
         targets = Targets(
             self._images(self.active),
             self._tensor(self.space.centre @ self.space.metric),
-            self._tensor(self._dropped() @ self.space.metric),
             self._tensor(self.significance[self.active]),
         )
         lengths = LengthLogits(self._tensor(excess), rate.candidates, self.n_codebooks)
+        if self.head is not None:
+            # The compressed table gives its mean vector for a word without a code.
+            mean = self.vectors.mean(0, dtype=np.float64)
+            self.head.dropping(self._tensor(mean @ self.space.metric))
         weight = self.settings.reconstruction_weight
         moves = self.teacher is not None
         return Student(targets, encoder, lengths, self.head, weight, inputs_move=moves).to(
             self.device
         )
-
-    def _dropped(self) -> NDArray[np.float64]:
-        """Say where a word without a code lies for the head.
-
-        Where words have places in an order it is at the table's mean vector, which is what the
-        compressed table gives for it; else it is skipped, and adds nothing.
-        """
-        if self.head is None or not self.head.ordered:
-            return np.zeros(self.vectors.shape[1])
-        return self.vectors.mean(0, dtype=np.float64)
 
     def _choose(self, cost: NDArray[np.float64]) -> None:
         """Choose lengths at the budget, or at the penalty's price of a bit."""

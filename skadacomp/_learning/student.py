@@ -24,15 +24,12 @@ class Targets:
     images : Tensor (n_active, n_dims)
         Vectors of the active words, as seen from `centre`.
     centre : Tensor (n_dims,)
-    dropped : Tensor (n_dims,)
-        Image of what a head reads for a word without a code.
     weights : Tensor (n_active,)
         How much each word's error counts.
     """
 
     images: torch.Tensor
     centre: torch.Tensor
-    dropped: torch.Tensor
     weights: torch.Tensor
 
 
@@ -109,7 +106,7 @@ class Student(nn.Module):
         error = self._error(vectors, batch.rows) + _REPULSION * self.encoder.repulsion()
         if self.head is None:
             return error, None
-        placed = vectors + torch.lerp(self.targets.dropped, self.targets.centre, kept[:, None])
+        placed = vectors + kept[:, None] * self.targets.centre
         outputs, criterion = self.head(placed, kept, batch), self.head.criterion
         task = criterion.loss(outputs, batch.targets)
         if taught is not None:

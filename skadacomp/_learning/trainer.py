@@ -64,6 +64,11 @@ class Batch:
     targets: torch.Tensor  # (n_documents, ...), or (n_targets,) where a document has several
     target_starts: torch.Tensor | None  # (n_documents,) where each document's targets begin then
 
+    @property
+    def n_targets(self) -> int:
+        """Targets, which figures of batches are averaged over."""
+        return len(self.targets)
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -136,9 +141,8 @@ class Documents:
         """Average figures of batches over all targets."""
         total, sums = 0, np.zeros(0)
         for batch in self.batches(256, device):
-            n_targets = len(batch.targets)
-            found = n_targets * np.array(figures(batch))
-            total, sums = total + n_targets, found + (sums if total else 0)
+            found = batch.n_targets * np.array(figures(batch))
+            total, sums = total + batch.n_targets, found + (sums if total else 0)
         return tuple((sums / max(total, 1)).tolist())
 
 
