@@ -47,8 +47,10 @@ from skadacomp._tasks import GivenTask, TaskReader, are_several, several_tasks
 if TYPE_CHECKING:
     from skadacomp._learning import Learned, Settings, Task
 
-# The reconstruction weight and learning rate that are best for the linear head and for others.
-_LINEAR_DEFAULTS, _NETWORK_DEFAULTS = (0.1, 3e-3), (0.3, 1e-3)
+# What is best for the linear head, and for others: length method, reconstruction weight and
+# learning rate.
+_LINEAR_DEFAULTS = ("gumbel-softmax", 0.1, 3e-3)
+_NETWORK_DEFAULTS = ("rate-distortion", 0.3, 1e-3)
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
 
 
@@ -124,10 +126,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         is the plain form of the method, for comparison: random codewords, all lengths equally
         likely, the pretrained vectors as they are.
 
-    length_method : {"gumbel-softmax", "rate-distortion", "frequency"}, default="gumbel-softmax"
+    length_method : {"gumbel-softmax", "rate-distortion", "frequency"}, default=None
         What decides the code lengths. "gumbel-softmax" learns them on the task's loss, from where
         `init` starts. "rate-distortion" keeps that start, which weighs a word's frequency and its
-        error. "frequency" gives the more frequent word the longer code, whatever it means.
+        error in what the head reads. "frequency" gives the more frequent word the longer code,
+        whatever it means. None is "gumbel-softmax" for the linear head and "rate-distortion" for
+        others, where it is as good and takes less time.
 
     size_penalty : float, default=0.02
         Without a budget: the loss that one more bit a word, as a mean over the table, has to
@@ -251,7 +255,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "task_weights": [None, "array-like"],
         "head": [None, StrOptions({"linear", "convolutional", "pooled"}), callable, tuple, list],
         "init": [StrOptions({"residual-kmeans", "random"})],
-        "length_method": [StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
+        "length_method": [None, StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
         "size_penalty": [Interval(Real, 0, None, closed="neither")],
         "reconstruction_weight": [None, Interval(Real, 0, None, closed="left")],
         "pooling": [StrOptions({"mean", "sum"})],
@@ -282,7 +286,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         task_weights: Sequence[float] | None = None,
         head: Any = None,
         init: Literal["residual-kmeans", "random"] = "residual-kmeans",
-        length_method: Literal["gumbel-softmax", "rate-distortion", "frequency"] = "gumbel-softmax",
+        length_method: Literal["gumbel-softmax", "rate-distortion", "frequency"] | None = None,
         size_penalty: float = 0.02,
         reconstruction_weight: float | None = None,
         pooling: Literal["mean", "sum"] = "mean",
@@ -499,13 +503,13 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     def _settings(self, sizes: SizeModel, are_linear: bool, seed: int) -> Settings:
         from skadacomp._learning import Settings
 
-        weight, rate = _LINEAR_DEFAULTS if are_linear else _NETWORK_DEFAULTS
+        method, weight, rate = _LINEAR_DEFAULTS if are_linear else _NETWORK_DEFAULTS
         given = self.reconstruction_weight
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),
             n_codewords=self.n_codewords,
             init=self.init,
-            length_method=self.length_method,
+            length_method=self.length_method or method,
             size_penalty=self.size_penalty,
             budget=sizes.budget(bits_per_word=self.bits_per_word, max_bytes=self.max_bytes),
             reconstruction_weight=weight if given is None else given,

@@ -35,11 +35,9 @@ _CONVOLUTIONAL: list[dict[str, Any]] = [
     *_LINEAR[3:],
 ]
 _CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
+# The way to learn lengths that is not the head's default.
+_OTHER_LENGTHS = {"linear": "rate-distortion", "convolutional": "gumbel-softmax"}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {
-    "skadacomp, rate-distortion lengths": [
-        {"size_penalty": penalty, "length_method": "rate-distortion"}
-        for penalty in (0.005, 0.02, 0.04)
-    ],
     "skadacomp, lengths by frequency": [
         {"size_penalty": penalty, "length_method": "frequency"}
         for penalty in (0.005, 0.02, 0.08, 0.001)
@@ -94,7 +92,9 @@ def entries(effort: str, head: str) -> Iterator[Entry]:
     n_each = 1 if slow else 3 if short else None
     for parameters in _CURVES[head][:n_sizes]:
         yield Entry(DEFAULT, parameters)
-    for method, settings in _ABLATIONS.items():
+    other = _OTHER_LENGTHS[head]
+    lengths = [{"size_penalty": p, "length_method": other} for p in (0.005, 0.02, 0.04)]
+    for method, settings in ({f"skadacomp, {other} lengths": lengths} | _ABLATIONS).items():
         for parameters in settings[:n_each]:
             yield Entry(method, parameters)
 

@@ -30,6 +30,7 @@ TRADE = ("skadacomp, reconstruction weight 1", "skadacomp, reconstruction weight
 ABLATIONS = (
     CODE_FEATURES,
     "skadacomp, rate-distortion lengths",
+    "skadacomp, gumbel-softmax lengths",
     "skadacomp, lengths by frequency",
     FIXED,
     *TRADE,
@@ -56,6 +57,7 @@ _DASHES = (
     (0, (10, 2)),
     (0, (10, 2, 2, 2)),
     (0, (1, 1)),
+    (0, (3, 1, 1, 1, 1, 1)),
 )
 _BAG_STYLE = {"color": "0.25", "linestyle": ":", "linewidth": 2.0}
 _ENVELOPE_STYLE = {"color": "0.6", "linewidth": 1.2, "drawstyle": "steps-post"}
