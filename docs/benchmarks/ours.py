@@ -84,6 +84,13 @@ class Entry:
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
+def ablations(head: str) -> dict[str, list[dict[str, Any]]]:
+    """Give what has a part switched off, the way to learn lengths first."""
+    other = _OTHER_LENGTHS[head]
+    lengths = [{"size_penalty": p, "length_method": other} for p in (0.005, 0.02, 0.04)]
+    return {f"skadacomp, {other} lengths": lengths, **_ABLATIONS}
+
+
 def entries(effort: str, head: str) -> Iterator[Entry]:
     """List what to measure; ``effort="short"`` has few ablations, and few sizes for a slow head."""
     short = effort == "short"
@@ -92,9 +99,7 @@ def entries(effort: str, head: str) -> Iterator[Entry]:
     n_each = 1 if slow else 3 if short else None
     for parameters in _CURVES[head][:n_sizes]:
         yield Entry(DEFAULT, parameters)
-    other = _OTHER_LENGTHS[head]
-    lengths = [{"size_penalty": p, "length_method": other} for p in (0.005, 0.02, 0.04)]
-    for method, settings in ({f"skadacomp, {other} lengths": lengths} | _ABLATIONS).items():
+    for method, settings in ablations(head).items():
         for parameters in settings[:n_each]:
             yield Entry(method, parameters)
 
