@@ -19,6 +19,7 @@ from torch.nn import functional
 from skadacomp import CompressedTable
 from skadacomp._codes import code_width, packed_nbytes
 from skadacomp._learning.codes import (
+    LEAST_SAVING,
     RANK_TOLERANCE,
     code_usage,
     enough_rank,
@@ -200,7 +201,7 @@ def _ship_sums(vectors: Floats, codes: Codes, codebooks: Floats) -> Compressed:
     nbytes = packed_nbytes(codes.size, code_width(codebooks.shape[1]))
     whole = _ship(vectors, fitted, partial(_summed, codes=codes), nbytes)
     factored = _ship_factored(vectors, codes, fitted, nbytes)
-    return min(whole, factored, key=lambda shipped: shipped.nbytes)
+    return factored if factored.nbytes < (1 - LEAST_SAVING) * whole.nbytes else whole
 
 
 def _ship_factored(vectors: Floats, codes: Codes, codebooks: Floats, nbytes: int) -> Compressed:

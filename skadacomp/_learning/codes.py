@@ -18,7 +18,8 @@ from torch.nn import functional
 from skadacomp._codes import code_matrix
 from skadacomp._encoder import chunks
 
-RANK_TOLERANCE = 0.03  # of the error that codes leave: what codebooks of low rank may add to it
+# Codebooks of low rank may add this to the error that codes leave, and must save that of the bytes.
+RANK_TOLERANCE, LEAST_SAVING = 0.03, 0.01
 
 
 class Rows(Protocol):

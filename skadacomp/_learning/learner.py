@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from skadacomp._encoder import RowEncoder, chunks
 from skadacomp._learning.codes import (
+    LEAST_SAVING,
     RANK_TOLERANCE,
     TiedEncoder,
     code_usage,
@@ -405,12 +406,17 @@ class _Learner:
     ) -> None:
         """Give the codebooks as few axes as cost next to nothing, and meet the budget with them.
 
-        A head reads few directions, and where few words have long codes these say little else.
+        A head reads few directions, and where few words have long codes these say little else. Of
+        a large table codebooks are a small part, and stay whole.
         """
         shortened = self._shortened(codes)
         error = np.take_along_axis(errors, self.candidates[self.choices][:, None], 1).sum()
         usage = code_usage(shortened, self.significance, self.settings.n_codewords)
         self.rank = enough_rank(_array(codebooks), usage, RANK_TOLERANCE * error)
+        whole, n_dims = codebooks.numel(), self.vectors.shape[1]
+        saved = whole - self.rank * (len(usage) + n_dims)  # bytes
+        if saved < LEAST_SAVING * (whole + self.settings.rate.code_bits(self.choices) / 8):
+            self.rank = n_dims
         if self.budget is not None:
             self.rank = self.budget.fitting_rank(self.rank, self.n_words)
             self.budget = replace(self.budget, rank=self.rank)
