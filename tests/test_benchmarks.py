@@ -202,3 +202,72 @@ def test_the_report_picks_the_smallest_that_is_as_accurate(tmp_path):
     assert all(path.stat().st_size > 0 for path in written)
     assert {path.suffix for path in written} == {".md", ".csv", ".png"}
     assert not list((tmp_path / "out").glob(".*"))  # no temporary file is left
+
+
+# ---------------------------------------------------------------------------------------------
+# Other kinds of task
+
+
+@pytest.fixture
+def kinds(tmp_path, table, monkeypatch):
+    """Tagged sentences and pairs of texts, each for the made-up table."""
+    pytest.importorskip("faiss")
+    pytest.importorskip("seqeval")
+    import kinds
+
+    random = np.random.default_rng(2)
+    (tmp_path / "conll2000").mkdir()
+    for part, size in {"train": 120, "test": 30}.items():
+        sentences = [random.integers(0, N_WORDS, random.integers(1, 7)) for _ in range(size)]
+        lines = [
+            json.dumps(
+                {
+                    "tokens": [WORDS[i].upper() for i in ids],
+                    "tags": ["B-NP" if i % 2 else "O" for i in ids],
+                }
+            )
+            for ids in sentences
+        ]
+        text = "\n".join(lines) + "\n"
+        (tmp_path / "conll2000" / f"{part}.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "sick").mkdir()
+    for part, size in {"train": 90, "dev": 20, "test": 30}.items():
+        pairs = random.integers(0, N_WORDS, (size, 2, 5))
+        values = table.vectors[pairs, 0].mean(2) @ [1.0, -1.0]
+        rows = [
+            f"{'yes' if value > 0 else 'no'}\t{value}\t{' '.join(a)}\t{' '.join(b)}\n"
+            for value, (a, b) in zip(values, np.array(WORDS)[pairs], strict=True)
+        ]
+        (tmp_path / "sick" / f"{part}.tsv").write_text("".join(rows), encoding="utf-8")
+    source = tasks.Source(table, lambda text: [])
+    monkeypatch.setattr(kinds, "load_source", lambda name: source)
+    monkeypatch.setattr(kinds, "_OURS", [{"size_penalty": 0.001}])
+    monkeypatch.setattr(kinds, "_N_EPOCHS", 2)
+    monkeypatch.setattr(kinds, "peers", lambda *shape: [])
+    return kinds
+
+
+def test_other_kinds_are_measured_once_and_laid_out(kinds, tmp_path):
+    for _ in range(2):
+        kinds.measure(tmp_path, list(kinds.KINDS), 1, tmp_path)
+    points = kinds.read_points(tmp_path / "kinds.jsonl")
+    assert len(points) == 3 * 3  # frozen, fine-tuned, ours
+    full = [point for point in points if point["method"] == "full precision"]
+    assert all(point["nbytes"] == point["table_nbytes"] for point in full)
+    assert all(-1 <= point[part] <= 1 for point in points for part in ("dev", "test"))
+    text = kinds.table_of(points)
+    assert text.count("| skadacomp | size_penalty=0.001 |") == 3
+    assert "CoNLL-2000 chunking, F1" in text
+
+
+def test_tags_and_pairs_are_scored_as_the_field_does(kinds, tmp_path):
+    case = kinds.load_case(tmp_path, "tagging")
+    assert [len(part) for part in (case.split.train, case.split.dev, case.split.test)] == [
+        *(108, 12, 30)
+    ]
+    targets = sparse.csr_matrix(([1.0] * 4, [0, 1, 0, 0], [0, 2, 4]), (2, 2))
+    assert case.score(targets, np.eye(2)[[0, 1, 0, 0]]) == 1
+    assert case.score(targets, np.eye(2)[[0, 1, 1, 0]]) == pytest.approx(0.8)
+    pair = kinds.load_case(tmp_path, "pair-regression")
+    values = np.array([[0.1], [0.5], [-1.0]])
+    assert pair.score(values, 3 * values + 1) == pytest.approx(1)
