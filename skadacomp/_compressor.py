@@ -392,18 +392,18 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         table = as_table(source)
         self._note_features(source, table)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        tasks: list[tuple[Kind, Task]] = []
-        names = {"linear"}
-        if labels is not None:
-            given = self._listed_tasks(documents, labels, X_val, y_val)
-            for part in given:
-                reader = self._reader(table, part)
-                kind, task = reader.read(part.X, part.y, part.X_val, part.y_val, seed=seed)
-                tasks.append((kind, replace(task, weight=part.weight)))
-                names = (names if len(tasks) > 1 else set()) | {reader.head_name(kind)}
+        kinds: list[Kind] = []
+        tasks: list[Task] = []
+        are_linear = True
+        given = [] if labels is None else self._listed_tasks(documents, labels, X_val, y_val)
+        for part in given:
+            reader = self._reader(table, part)
+            kind, task = reader.read(part.X, part.y, part.X_val, part.y_val, seed=seed)
+            kinds.append(kind)
+            tasks.append(replace(task, weight=part.weight))
+            are_linear &= reader.head_name(kind) == "linear"
         sizes = SizeModel(table, candidates, self.n_codewords)
-        settings = self._settings(sizes, names == {"linear"}, seed)
-        return Problem(table, tuple(k for k, _ in tasks), tuple(t for _, t in tasks), settings)
+        return Problem(table, tuple(kinds), tuple(tasks), self._settings(sizes, are_linear, seed))
 
     def _listed_tasks(self, X: Any, y: Any, X_val: Any, y_val: Any) -> list[GivenTask]:
         """List the tasks that were given, most often one."""
