@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from skadacomp._codes import code_matrix
 from skadacomp._encoder import chunks
+from skadacomp._learning.lengths import row_softmax
 
 # Codebooks of low rank may add this to the error that codes leave, and must save that of the bytes.
 RANK_TOLERANCE, LEAST_SAVING = 0.03, 0.01
@@ -267,7 +268,7 @@ class TiedEncoder(nn.Module):
             here = slice(m * n_codewords, (m + 1) * n_codewords)
             score = scores[:, here] - taken[:, here]  # (n_rows, n_codewords)
             best = score.argmax(1)
-            soft = functional.softmax(score * self.sharpness[m], 1)
+            soft = row_softmax(score * self.sharpness[m])
             hard = functional.one_hot(best, n_codewords).to(soft.dtype)
             picks.append(hard + soft - soft.detach())
             taken = taken + overlap[best + m * n_codewords]

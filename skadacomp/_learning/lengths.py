@@ -231,7 +231,7 @@ class LengthLogits(nn.Module):
 
     def probabilities(self) -> torch.Tensor:
         """Softmax of the logits, (n_words, n_candidates)."""
-        return functional.softmax(self.start + self.learned, 1)
+        return row_softmax(self.start + self.learned)
 
     def forward(
         self,
@@ -263,12 +263,20 @@ class LengthLogits(nn.Module):
         return picked @ self.nested, picked @ self.kept
 
 
+def row_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Softmax of each row, (n_rows, n_columns)."""
+    if logits.shape[1] > 8:
+        return functional.softmax(logits, 1)
+    # Of rows as short as these, torch is several times quicker along columns.
+    return functional.softmax(logits.T.contiguous(), 0).T
+
+
 def _gumbel_softmax(
     logits: torch.Tensor, temperature: float, generator: torch.Generator | None
 ) -> torch.Tensor:
     """Sample one-hot rows forward, pass the softmax's gradient back."""
     uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
     gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
-    soft = functional.softmax((logits + gumbel) / temperature, 1)
+    soft = row_softmax((logits + gumbel) / temperature)
     hard = functional.one_hot(soft.argmax(1), logits.shape[1]).float()
     return hard + soft - soft.detach()
