@@ -12,6 +12,8 @@ from scipy import sparse
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import type_of_target
 
+from skadacomp._documents import n_documents
+
 Kind = Literal["classification", "multilabel", "regression", "tagging", "pair", "pair-regression"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PAIRS: tuple[Kind, ...] = ("pair", "pair-regression")
@@ -180,7 +182,7 @@ class TargetEncoder:
         ValueError
             If there are too many or too few, or a class that `of` did not see.
         """
-        n_found = y.shape[0] if hasattr(y, "shape") else len(y)
+        n_found = n_documents(y)
         if n_found != len(n_words):
             what = "labels" if self.classes is not None else "rows"
             raise ValueError(

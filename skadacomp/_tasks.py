@@ -17,6 +17,7 @@ from skadacomp._documents import (
     are_word_lists,
     document_counts,
     document_sequences,
+    n_documents,
     pair_texts,
 )
 from skadacomp._table import EmbeddingTable
@@ -161,7 +162,7 @@ class TaskReader:
         late_too = kind == "tagging" and y_val is not None
         encoder = TargetEncoder.of(kind, [*y, *y_val] if late_too else y)
         targets = encoder.encode(y, self._n_words(weights, kind), "y_task")
-        n_documents = targets.shape[0]
+        n_given = targets.shape[0]
         if X_val is None:
             train, held_out = self._held_out(kind, targets, seed)
         else:
@@ -170,7 +171,7 @@ class TaskReader:
             weights = sparse.vstack([weights, late], format="csr")
             targets = _stacked(targets, late_targets)
             everything = np.arange(targets.shape[0])
-            train, held_out = everything[:n_documents], everything[n_documents:]
+            train, held_out = everything[:n_given], everything[n_given:]
         n_texts = 2 if kind in PAIRS else 1
         average = self.average or X is None
         task = Task(
@@ -251,7 +252,7 @@ class TaskReader:
 
     def _row_counts(self, y: Any) -> sparse.csr_matrix:
         """Take each row of the table for a document of one word."""
-        n_labels = y.shape[0] if hasattr(y, "shape") else len(y)
+        n_labels = n_documents(y)
         if n_labels != self.table.n_words:
             raise ValueError(
                 f"y has {n_labels} entries and the table {self.table.n_words} rows: y alone is one "
@@ -270,10 +271,10 @@ class TaskReader:
         self, kind: Kind, targets: Any, seed: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Cut the documents into those that train and those that say when to stop."""
-        n_documents = targets.shape[0]
-        everything = np.arange(n_documents)
-        n_held_out = int(n_documents * self.validation_fraction)
-        if n_documents < 20 or n_held_out == 0:
+        n_given = targets.shape[0]
+        everything = np.arange(n_given)
+        n_held_out = int(n_given * self.validation_fraction)
+        if n_given < 20 or n_held_out == 0:
             return everything, everything
         train, held_out = train_test_split(
             everything,

@@ -132,8 +132,7 @@ class CodebookEmbedding(nn.Module):
         places = torch.where(book < self.lengths[rows, None], codes + book * self.n_codewords, none)
         codewords = functional.pad(self.codebooks.flatten(0, 1), (0, 0, 0, 1))
         vectors = functional.embedding_bag(places, codewords, mode="sum") + self.mean
-        if self.padding_idx is not None:
-            vectors = vectors * (rows != self.padding_idx)[:, None]
+        vectors = _without_padding(vectors, rows, self.padding_idx)
         return vectors.reshape(*input.shape, self.embedding_dim)
 
     def _unpacked(self, packed: torch.Tensor) -> torch.Tensor:
@@ -295,8 +294,7 @@ class AdaptiveCodebookEmbedding(nn.Module):
         gates, _ = self.lengths(rows, heat)  # (n_rows, n_codebooks)
         gated = (picks * gates[:, :, None]).flatten(1)
         vectors = gated @ self.encoder.codebooks.flatten(0, 1) + self.mean
-        if self.padding_idx is not None:
-            vectors = vectors * (rows != self.padding_idx)[:, None]
+        vectors = _without_padding(vectors, rows, self.padding_idx)
         return vectors[places]
 
     def size_loss(self) -> torch.Tensor:
@@ -363,6 +361,13 @@ def _checked_padding(padding_idx: int | None, n_words: int) -> int | None:
     if padding_idx is not None and not -n_words <= padding_idx < n_words:
         raise ValueError(f"padding_idx={padding_idx} must be a row from 0 to {n_words - 1}.")
     return padding_idx if padding_idx is None else padding_idx % n_words
+
+
+def _without_padding(
+    vectors: torch.Tensor, rows: torch.Tensor, padding_idx: int | None
+) -> torch.Tensor:
+    """Make the padding row's vectors zeros, (n_rows, n_dims)."""
+    return vectors if padding_idx is None else vectors * (rows != padding_idx)[:, None]
 
 
 def _parameter(values: Any, freeze: bool) -> nn.Parameter:

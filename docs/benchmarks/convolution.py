@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 from tasks import Case
 from tqdm.auto import tqdm
 
-from skadacomp._learning.heads import ConvolutionalHead
+from skadacomp._learning.heads import ConvolutionalHead, Head
 from skadacomp._learning.teacher import Teacher, evaluate
 from skadacomp._learning.trainer import Documents, Trainer, one_thread, seeded
 
 N_EPOCHS, PATIENCE = 20, 4
-_CPU = torch.device("cpu")
+CPU = torch.device("cpu")
 
 
 def convolutional_score(case: Case, vectors: NDArray[np.float32], seed: int) -> Score:
@@ -27,22 +28,39 @@ def convolutional_score(case: Case, vectors: NDArray[np.float32], seed: int) -> 
     vectors : ndarray (n_words, n_dims)
         The rebuilt table.
     """
-    with one_thread(), seeded(seed):
-        head = ConvolutionalHead(vectors.shape[1], int(case.labels.max()) + 1)
+    train, dev, test = (
+        Documents(case.sequences[part], case.labels[part])
+        for part in (case.train, case.dev, case.test)
+    )
+    n_classes = int(case.labels.max()) + 1
+    with one_thread():
+        model = read_fixed(
+            vectors, partial(ConvolutionalHead, n_outputs=n_classes), train, dev, seed
+        )
+        return Score(*(evaluate(model, part, CPU)["task_score"] for part in (dev, test)))
+
+
+def read_fixed(
+    vectors: NDArray[np.float32],
+    make_head: Callable[[int], Head],
+    train: Documents,
+    dev: Documents,
+    seed: int,
+    n_epochs: int = N_EPOCHS,
+) -> Teacher:
+    """Train a fresh head on vectors that stay as they are, until dev says stop."""
+    with seeded(seed):
+        head = make_head(vectors.shape[1])
         model = Teacher(torch.as_tensor(np.array(vectors)), head)
         model.vectors.requires_grad_(False)
-        train, dev, test = (
-            Documents(case.sequences[part], case.labels[part])
-            for part in (case.train, case.dev, case.test)
-        )
         optimizer = torch.optim.Adam(head.parameters(), lr=head.learning_rate)
         random = np.random.default_rng(seed)
 
         def losses(epoch: int) -> Iterator[torch.Tensor]:
             order = random.permutation(len(train))
-            for batch in train.batches(head.batch_size(len(train)), _CPU, order):
+            for batch in train.batches(head.batch_size(len(train)), CPU, order):
                 yield head.criterion.loss(model(batch), batch.targets)
 
         trainer = Trainer(PATIENCE, tqdm(disable=True))
-        trainer.run(model, optimizer, N_EPOCHS, losses, lambda: evaluate(model, dev, _CPU))
-        return Score(*(evaluate(model, part, _CPU)["task_score"] for part in (dev, test)))
+        trainer.run(model, optimizer, n_epochs, losses, lambda: evaluate(model, dev, CPU))
+    return model

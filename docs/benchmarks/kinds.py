@@ -22,19 +22,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from convolution import CPU, N_EPOCHS, PATIENCE, read_fixed
 from numpy.typing import NDArray
 from peers import peers
 from report import write_text
 from scipy.stats import pearsonr
 from seqeval.metrics import f1_score
 from tasks import load_source
-from tqdm.auto import tqdm
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp._compressor import Problem
 from skadacomp._learning import fine_tune_table
-from skadacomp._learning.teacher import Teacher, evaluate
-from skadacomp._learning.trainer import Documents, Trainer, one_thread, seeded
+from skadacomp._learning.teacher import Teacher
+from skadacomp._learning.trainer import Documents, one_thread
 
 KINDS = ("tagging", "pair", "pair-regression")
 _NAMES = {
@@ -50,8 +50,7 @@ _OURS: list[dict[str, Any]] = [
     {"size_penalty": 0.0015},
     {"size_penalty": 0.0005, "code_lengths": (0, 2, 4, 8, 16)},
 ]
-_N_EPOCHS, _PATIENCE = 20, 4
-_CPU = torch.device("cpu")
+_N_EPOCHS = N_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Case:
 
     def compressor(self, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
         """Make the estimator; networks fit a task within few epochs."""
-        given = {"max_iter": _N_EPOCHS, "n_iter_no_change": _PATIENCE, **parameters}
+        given = {"max_iter": _N_EPOCHS, "n_iter_no_change": PATIENCE, **parameters}
         return AdaptiveCodebookCompressor(task=self.kind, random_state=seed, **given)
 
     def problem(self, seed: int) -> Problem:
@@ -153,26 +152,14 @@ def head_score(case: Case, vectors: NDArray[np.float32], seed: int) -> tuple[flo
     n_train, n_dev = len(case.split.train), len(case.split.dev)
     ends = np.cumsum([0, n_train, n_dev, len(case.split.test)])
     train, dev, test = (task.documents.part(np.arange(a, b)) for a, b in pairwise(ends))
-    with one_thread(), seeded(seed):
-        head = task.make_head(vectors.shape[1])
-        model = Teacher(torch.as_tensor(np.array(vectors)), head)
-        model.vectors.requires_grad_(False)
-        optimizer = torch.optim.Adam(head.parameters(), lr=head.learning_rate)
-        random = np.random.default_rng(seed)
-
-        def losses(epoch: int) -> Iterator[torch.Tensor]:
-            order = random.permutation(n_train)
-            for batch in train.batches(head.batch_size(n_train), _CPU, order):
-                yield head.criterion.loss(model(batch), batch.targets)
-
-        trainer = Trainer(_PATIENCE, tqdm(disable=True))
-        trainer.run(model, optimizer, _N_EPOCHS, losses, lambda: evaluate(model, dev, _CPU))
+    with one_thread():
+        model = read_fixed(vectors, task.make_head, train, dev, seed, _N_EPOCHS)
         return tuple(case.score(part.targets, _outputs(model, part)) for part in (dev, test))
 
 
 @torch.no_grad()
 def _outputs(model: Teacher, documents: Documents) -> NDArray[np.float32]:
-    return torch.cat([model(batch) for batch in documents.batches(256, _CPU)]).numpy()
+    return torch.cat([model(batch) for batch in documents.batches(256, CPU)]).numpy()
 
 
 def methods(case: Case, seed: int) -> Iterator[tuple[str, str, Callable[[], tuple[Any, int]]]]:

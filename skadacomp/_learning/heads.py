@@ -92,7 +92,7 @@ class Head(nn.Module):
             along = torch.randn(outputs.shape, generator=random, device=outputs.device)
             (gradient,) = torch.autograd.grad((outputs * along).sum(), words)
             gram += gradient.T @ gradient
-        return _normalised(gram)
+        return normalised(gram)
 
     def reading(self, image: torch.Tensor) -> Self:
         """Copy the head so that it reads ``vectors @ image`` as it reads vectors now."""
@@ -139,9 +139,8 @@ class PooledHead(Head):
 
     def metric(self, vectors: torch.Tensor, documents: Documents) -> torch.Tensor:
         """Weigh directions by the weights; of classes only the differences decide."""
-        weight = self.linear.weight.detach()
-        rows = _contrast(weight) if isinstance(self.criterion, Classes) else weight
-        return _normalised(rows.T @ rows)
+        rows = _telling(self.linear.weight, self.criterion)
+        return normalised(rows.T @ rows)
 
     def reading(self, image: torch.Tensor) -> Self:
         """Move the image's inverse into the weights."""
@@ -193,9 +192,7 @@ class ConvolutionalHead(Head):
 
     def metric(self, vectors: torch.Tensor, documents: Documents) -> torch.Tensor:
         """Weigh directions by the filters, each as heavy as the classes read its answer."""
-        heavy = _contrast(self.linear.weight.detach()).norm(dim=0)  # (n_filters * n_widths,)
-        if not isinstance(self.criterion, Classes):
-            heavy = self.linear.weight.detach().norm(dim=0)
+        heavy = _telling(self.linear.weight, self.criterion).norm(dim=0)  # (n_filters * n_widths,)
         by_width = heavy.chunk(len(self.filters))
         rows = torch.cat(
             [
@@ -203,7 +200,7 @@ class ConvolutionalHead(Head):
                 for filters, by in zip(self._convolutions(), by_width, strict=True)
             ]
         )
-        return _normalised(rows.T @ rows)
+        return normalised(rows.T @ rows)
 
     def _convolutions(self) -> list[nn.Conv1d]:
         return cast("list[nn.Conv1d]", list(self.filters))
@@ -466,12 +463,13 @@ def _sums(values: torch.Tensor, weights: torch.Tensor, batch: Batch) -> torch.Te
     )
 
 
-def _contrast(weight: torch.Tensor) -> torch.Tensor:
-    """Class weights less their mean, which moves all classes alike, (n_classes, n_features)."""
-    return weight - weight.mean(0)
+def _telling(weight: torch.Tensor, criterion: Criterion) -> torch.Tensor:
+    """Weights of outputs, (n_outputs, n_features); of classes less what moves all of them alike."""
+    weight = weight.detach()
+    return weight - weight.mean(0) if isinstance(criterion, Classes) else weight
 
 
-def _normalised(gram: torch.Tensor) -> torch.Tensor:
+def normalised(gram: torch.Tensor) -> torch.Tensor:
     """Scale a Gram matrix (n_dims, n_dims) to a largest eigenvalue of 1."""
     largest = torch.linalg.eigvalsh(gram)[-1]
     return gram / largest if largest > 0 else torch.zeros_like(gram)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skadacomp._learning.criteria import Criterion
-from skadacomp._learning.heads import Head
+from skadacomp._learning.heads import Head, normalised
 from skadacomp._learning.trainer import Batch, Documents
 
 
@@ -102,8 +102,7 @@ class JointHead(Head):
         parts = cast("JointDocuments", documents).parts
         each = zip(self._each(), self.weights, parts, strict=True)
         gram = torch.stack([w * head.metric(vectors, part) for head, w, part in each]).sum(0)
-        largest = torch.linalg.eigvalsh(gram)[-1]
-        return gram / largest.clamp_min(1e-30)
+        return normalised(gram)
 
     def reading(self, image: torch.Tensor) -> Self:
         """Move the image's inverse into each head."""
