@@ -41,16 +41,17 @@ from skadacomp._table import (
     as_table,
     is_frame,
 )
-from skadacomp._targets import KINDS, PAIRS, Kind
+from skadacomp._targets import IN_PLACE, KINDS, PAIRS, Kind
 from skadacomp._tasks import GivenTask, TaskReader, are_several, several_tasks
 
 if TYPE_CHECKING:
     from skadacomp._learning import Learned, Settings, Task
 
-# What is best for the linear head, and for others: length method, reconstruction weight and
-# learning rate.
-_LINEAR_DEFAULTS = ("gumbel-softmax", 0.1, 3e-3)
-_NETWORK_DEFAULTS = ("rate-distortion", 0.3, 1e-3)
+# What is best for the linear head, and for others: reconstruction weight and learning rate.
+_LINEAR_DEFAULTS = (0.1, 3e-3)
+_NETWORK_DEFAULTS = (0.3, 1e-3)
+# The paper's lengths where the start is the paper's too.
+_LENGTH_METHODS = {"residual-kmeans": "rate-distortion", "random": "gumbel-softmax"}
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
 
 
@@ -126,12 +127,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         is the plain form of the method, for comparison: random codewords, all lengths equally
         likely, the pretrained vectors as they are.
 
-    length_method : {"gumbel-softmax", "rate-distortion", "frequency"}, default=None
-        What decides the code lengths. "gumbel-softmax" learns them on the task's loss, from where
-        `init` starts. "rate-distortion" keeps that start, which weighs a word's frequency and its
-        error in what the head reads. "frequency" gives the more frequent word the longer code,
-        whatever it means. None is "gumbel-softmax" for the linear head and "rate-distortion" for
-        others, where it is as good and takes less time.
+    length_method : {"rate-distortion", "gumbel-softmax", "frequency"}, default=None
+        What decides the code lengths. "rate-distortion" weighs a word's bits against its frequency
+        in the task and its error in what the task's head reads. "gumbel-softmax" goes on from there
+        and learns the lengths on the task's loss, as the paper does; it takes about twice as long.
+        "frequency" gives the more frequent word the longer code, whatever it means. None is
+        "rate-distortion", or with ``init="random"`` "gumbel-softmax".
 
     size_penalty : float, default=0.02
         Without a budget: the loss that one more bit a word, as a mean over the table, has to
@@ -503,13 +504,13 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     def _settings(self, sizes: SizeModel, are_linear: bool, seed: int) -> Settings:
         from skadacomp._learning import Settings
 
-        method, weight, rate = _LINEAR_DEFAULTS if are_linear else _NETWORK_DEFAULTS
+        weight, rate = _LINEAR_DEFAULTS if are_linear else _NETWORK_DEFAULTS
         given = self.reconstruction_weight
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),
             n_codewords=self.n_codewords,
             init=self.init,
-            length_method=self.length_method or method,
+            length_method=self.length_method or _LENGTH_METHODS[self.init],
             size_penalty=self.size_penalty,
             budget=sizes.budget(bits_per_word=self.bits_per_word, max_bytes=self.max_bytes),
             reconstruction_weight=weight if given is None else given,
@@ -657,7 +658,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     def _document_features(self, X: Any) -> sparse.csr_matrix:
         given = {"tokenizer": self.tokenizer, "lowercase": self.lowercase}
         rows, n_words = self._rows_of_words, self.compressed_.n_words
-        if self.task_ == "tagging" and are_word_lists(X):
+        if self.task_ in IN_PLACE and are_word_lists(X):
             words = document_sequences(X, rows, n_words, keep_unknown=True, **given)
             known = sparse.diags_array(words.data, format="csr")
             return sparse.csr_matrix(known @ self._word_features[words.indices])

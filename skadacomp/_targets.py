@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,12 +16,26 @@ from sklearn.utils.multiclass import type_of_target
 
 from skadacomp._documents import n_documents
 
-Kind = Literal["classification", "multilabel", "regression", "tagging", "pair", "pair-regression"]
+Kind = Literal[
+    "classification",
+    "multilabel",
+    "regression",
+    "tagging",
+    "pair",
+    "pair-regression",
+    "translation",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PAIRS: tuple[Kind, ...] = ("pair", "pair-regression")
+IN_PLACE: tuple[Kind, ...] = ("tagging", "translation")  # every word of a document has its place
+
+# What a translation's head chooses from: its cost grows with them, and a rare word teaches little.
+_N_TARGET_WORDS = 5_000
+_END, _UNKNOWN = "</s>", "<unk>"
+_WORDS_AND_SIGNS = re.compile(r"\w+|[^\w\s]")
 
 
-def kind_of_task(task: Kind | None, y: Any, *, pairs: bool, n_words: Sequence[int] | None) -> Kind:
+def kind_of_task(task: Kind | None, y: Any, *, pairs: bool, word_lists: bool) -> Kind:
     """Tell the kind of task from its targets and documents, or see that it can be the one named.
 
     Parameters
@@ -30,15 +46,15 @@ def kind_of_task(task: Kind | None, y: Any, *, pairs: bool, n_words: Sequence[in
         The targets.
     pairs : bool
         Whether the documents are pairs of texts.
-    n_words : sequence of int or None
-        Words of each document, where documents are lists of words.
+    word_lists : bool
+        Whether all documents are lists of words.
 
     Raises
     ------
     ValueError
         If `y` is of no kind, of more than one, or not of the one named.
     """
-    found = _found_kind(y, pairs, n_words) if task is None else task
+    found = _found_kind(y, pairs, word_lists) if task is None else task
     if (found in PAIRS) != pairs:
         raise ValueError(
             f"task={task!r} needs documents that are pairs (A, B), each a tuple of two."
@@ -49,9 +65,15 @@ def kind_of_task(task: Kind | None, y: Any, *, pairs: bool, n_words: Sequence[in
     return found
 
 
-def _found_kind(y: Any, pairs: bool, n_words: Sequence[int] | None) -> Kind:
+def _found_kind(y: Any, pairs: bool, word_lists: bool) -> Kind:
     if _are_sequences(y):
-        return _tagging_or_error(y, n_words)
+        if word_lists:
+            return "tagging"
+        raise ValueError(
+            "y_task holds a list for each document, as tags do, but the documents are no lists of "
+            "words. Split each sentence into the list of its words, one for each tag; or say "
+            "task='translation' if the lists are sentences in another language."
+        )
     if np.asarray(y).dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("y_task contains NaN or infinity; every document needs a target.")
     target = type_of_target(y, input_name="y_task")
@@ -67,16 +89,6 @@ def _found_kind(y: Any, pairs: bool, n_words: Sequence[int] | None) -> Kind:
         "number or a row of 0s and 1s for each document, or a list of tags for each list of words; "
         "see task=."
     )
-
-
-def _tagging_or_error(y: Any, n_words: Sequence[int] | None) -> Kind:
-    """Take lists of strings for tags if they fit lists of words."""
-    if n_words is None:
-        raise ValueError(
-            "y_task holds a list for each document, as tags do, but the documents are no lists of "
-            "words. Split each sentence into the list of its words, one for each tag."
-        )
-    return "tagging"
 
 
 def as_array(y: Any) -> Any:
@@ -105,8 +117,8 @@ def _refuse_sentences(y: Any) -> None:
     if len(distinct) > len(values) / 2 and sum(" " in value for value in distinct) > 10:
         raise ValueError(
             f"y_task is ambiguous: {len(distinct)} of its {len(values)} strings are different, so "
-            "they look like sentences and not like classes. If they are classes, say "
-            "task='classification'."
+            "they look like sentences and not like classes. Say task='translation' if they are "
+            "translations of the documents, or task='classification' if they are classes."
         )
 
 
@@ -118,7 +130,7 @@ class TargetEncoder:
     ----------
     kind : Kind
     classes : ndarray or None
-        Classes or tags in the order of their numbers; None where targets are numbers.
+        Classes, tags or words in the order of their numbers; None where targets are numbers.
     shift, scale : ndarray (n_values,)
         What values are centred and divided by.
     n_outputs : int
@@ -149,6 +161,9 @@ class TargetEncoder:
             tags = np.unique([tag for sentence in y for tag in sentence])
             _refuse_one(tags, "tag")
             return cls(kind, tags, none, none, len(tags))
+        if kind == "translation":
+            words = _target_words(y)
+            return cls(kind, words, none, none, len(words))
         values = _values(y)
         if kind == "multilabel":
             if not np.isin(values, (0, 1)).all():
@@ -175,7 +190,7 @@ class TargetEncoder:
         Returns
         -------
         ndarray (n_documents,) of int64, ndarray (n_documents, n_values) of float32, or csr_matrix
-            The matrix has an entry a tag, in order: its column is the tag's number.
+            The matrix has an entry a tag or word, in order: its column is that one's number.
 
         Raises
         ------
@@ -190,6 +205,8 @@ class TargetEncoder:
             )
         if self.kind == "tagging":
             return self._tags(y, n_words, name)
+        if self.kind == "translation":
+            return self._sentences(y, name)
         if self.classes is not None:
             return self._numbers(column_or_1d(y, warn=True), name)
         values = _values(y)
@@ -209,6 +226,19 @@ class TargetEncoder:
                 "every word needs one tag."
             )
         numbers = self._numbers(np.array([tag for sentence in y for tag in sentence]), name)
+        return self._in_order(numbers, sizes)
+
+    def _sentences(self, y: Any, name: str) -> sparse.csr_matrix:
+        """List the numbers of each sentence's words, and its end; rare words are all one."""
+        assert self.classes is not None
+        number = {word: i for i, word in enumerate(self.classes.tolist())}
+        unknown = number[_UNKNOWN]
+        sentences = [[*words, _END] for words in _split_sentences(y, name)]
+        numbers = [number.get(word, unknown) for word in chain.from_iterable(sentences)]
+        return self._in_order(np.array(numbers), np.array(list(map(len, sentences))))
+
+    def _in_order(self, numbers: NDArray[np.int64], sizes: NDArray[np.int64]) -> sparse.csr_matrix:
+        """Give each document so many of the numbers, an entry each."""
         ends = np.concatenate([[0], sizes.cumsum()])
         ones = np.ones(len(numbers), np.float32)
         return sparse.csr_matrix((ones, numbers, ends), (len(sizes), self.n_outputs))
@@ -229,6 +259,34 @@ def _refuse_one(classes: NDArray[Any], what: str) -> None:
             f"y_task holds one {what} only, {classes.tolist()[0]!r}; there must be two at least. "
             "To compress without a task leave it out: fit(embeddings)."
         )
+
+
+def _target_words(y: Any) -> NDArray[np.str_]:
+    """List the most frequent words of target sentences, after the end of a sentence and the rest.
+
+    The end is number 0.
+    """
+    counts = Counter(chain.from_iterable(_split_sentences(y, "y_task")))
+    frequent = [word for word, _ in counts.most_common(_N_TARGET_WORDS)]
+    _refuse_one(np.array(frequent or [""]), "word")
+    return np.array([_END, _UNKNOWN, *frequent])
+
+
+def _split_sentences(y: Any, name: str) -> list[list[str]]:
+    """Split strings into words and signs; lists of words stay as they are."""
+    sentences = []
+    for position, sentence in enumerate(y):
+        if isinstance(sentence, str):
+            sentence = _WORDS_AND_SIGNS.findall(sentence)
+        elif not isinstance(sentence, (list, tuple)) or not all(
+            isinstance(word, str) for word in sentence
+        ):
+            raise ValueError(
+                f"{name}[{position}] is {sentence!r:.60}; task='translation' needs a sentence for "
+                "each document, a string or a list of words."
+            )
+        sentences.append(list(sentence))
+    return sentences
 
 
 def _values(y: Any) -> NDArray[np.float64]:

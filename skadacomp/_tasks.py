@@ -21,7 +21,7 @@ from skadacomp._documents import (
     pair_texts,
 )
 from skadacomp._table import EmbeddingTable
-from skadacomp._targets import KINDS, PAIRS, Kind, TargetEncoder, as_array, kind_of_task
+from skadacomp._targets import IN_PLACE, KINDS, PAIRS, Kind, TargetEncoder, as_array, kind_of_task
 
 if TYPE_CHECKING:
     from skadacomp._learning import Task
@@ -35,6 +35,7 @@ HEADS: dict[Kind, tuple[str, ...]] = {
     "tagging": ("convolutional",),
     "pair": ("pooled",),
     "pair-regression": ("pooled",),
+    "translation": ("recurrent",),
 }
 
 
@@ -187,8 +188,8 @@ class TaskReader:
 
     def _kind(self, X: Any, y: Any) -> Kind:
         pairs = X is not None and are_pairs(X, strict=self.task not in PAIRS)
-        n_words = [len(words) for words in X] if X is not None and are_word_lists(X) else None
-        return kind_of_task(self.task, y, pairs=pairs or self.task in PAIRS, n_words=n_words)
+        word_lists = X is not None and are_word_lists(X)
+        return kind_of_task(self.task, y, pairs=pairs or self.task in PAIRS, word_lists=word_lists)
 
     def head_name(self, kind: Kind) -> str:
         """Name the head that reads a kind of task; ``"own"`` for a user's.
@@ -201,6 +202,12 @@ class TaskReader:
         if self.head is None:
             return HEADS[kind][0]
         if not isinstance(self.head, str):
+            if kind == "translation":
+                raise ValueError(
+                    f"head={self.head!r:.60} reads documents alone, and a translator must read what "
+                    "it has written too. Leave head out; or train a model of your own around "
+                    "skadacomp.nn.AdaptiveCodebookEmbedding."
+                )
             return "own"
         if self.head not in HEADS[kind]:
             raise ValueError(
@@ -232,7 +239,7 @@ class TaskReader:
                 "there is a tag for every word."
             )
         read = document_counts
-        if kind == "tagging":
+        if kind in IN_PLACE:
             read = partial(document_sequences, keep_unknown=True)
         elif self.head_name(kind) in ("convolutional", "own"):
             read = document_sequences

@@ -146,7 +146,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(data, tmp_path, monkeypatch
     import ours
 
     monkeypatch.setitem(ours._CURVES, "linear", [{"size_penalty": 0.02, "max_iter": 2}])
-    monkeypatch.setattr(ours, "ablations", lambda head: {})
+    monkeypatch.setattr(ours, "_ABLATIONS", {})
     output = tmp_path / "frontier.jsonl"
     lines = run_frontier(data, output, monkeypatch)
     names = {(line["method"], line["source"]) for line in lines}

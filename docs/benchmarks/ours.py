@@ -35,9 +35,11 @@ _CONVOLUTIONAL: list[dict[str, Any]] = [
     *_LINEAR[3:],
 ]
 _CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
-# The way to learn lengths that is not the head's default.
-_OTHER_LENGTHS = {"linear": "rate-distortion", "convolutional": "gumbel-softmax"}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {
+    "skadacomp, gumbel-softmax lengths": [
+        {"size_penalty": penalty, "length_method": "gumbel-softmax"}
+        for penalty in (0.005, 0.02, 0.04)
+    ],
     "skadacomp, lengths by frequency": [
         {"size_penalty": penalty, "length_method": "frequency"}
         for penalty in (0.005, 0.02, 0.08, 0.001)
@@ -84,13 +86,6 @@ class Entry:
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def ablations(head: str) -> dict[str, list[dict[str, Any]]]:
-    """Give what has a part switched off, the way to learn lengths first."""
-    other = _OTHER_LENGTHS[head]
-    lengths = [{"size_penalty": p, "length_method": other} for p in (0.005, 0.02, 0.04)]
-    return {f"skadacomp, {other} lengths": lengths, **_ABLATIONS}
-
-
 def entries(effort: str, head: str) -> Iterator[Entry]:
     """List what to measure; ``effort="short"`` has few ablations, and few sizes for a slow head."""
     short = effort == "short"
@@ -99,7 +94,7 @@ def entries(effort: str, head: str) -> Iterator[Entry]:
     n_each = 1 if slow else 3 if short else None
     for parameters in _CURVES[head][:n_sizes]:
         yield Entry(DEFAULT, parameters)
-    for method, settings in ablations(head).items():
+    for method, settings in _ABLATIONS.items():
         for parameters in settings[:n_each]:
             yield Entry(method, parameters)
 

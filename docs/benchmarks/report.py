@@ -29,7 +29,6 @@ FIXED = "skadacomp, one fixed length"
 TRADE = ("skadacomp, reconstruction weight 1", "skadacomp, reconstruction weight 10")
 ABLATIONS = (
     CODE_FEATURES,
-    "skadacomp, rate-distortion lengths",
     "skadacomp, gumbel-softmax lengths",
     "skadacomp, lengths by frequency",
     FIXED,

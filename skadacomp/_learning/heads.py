@@ -295,6 +295,100 @@ class PairHead(Head):
         return outputs
 
 
+class TranslationHead(Head):
+    """A recurrent network that reads a sentence both ways, and one that writes its translation.
+
+    The writer attends to what was read (Luong et al. 2015), and learns with the true words behind
+    it; its words' vectors are also what it compares its answer to (Press and Wolf 2017).
+
+    Parameters
+    ----------
+    n_dims : int
+    n_outputs : int
+        Words to choose from, of which number 0 ends a sentence.
+    n_hidden : int
+        Units of reader and writer.
+    n_dims_out : int
+        Length of a target word's vector.
+    """
+
+    def __init__(
+        self, n_dims: int, n_outputs: int, n_hidden: int = 128, n_dims_out: int = 64
+    ) -> None:
+        super().__init__(Classes())
+        self.reader = nn.GRU(n_dims, n_hidden // 2, batch_first=True, bidirectional=True)
+        self.writer = nn.GRU(n_dims_out, n_hidden, batch_first=True)
+        self.question = nn.Linear(n_hidden, n_hidden, bias=False)
+        self.answer = nn.Linear(2 * n_hidden, n_dims_out)
+        self.words_out = nn.Embedding(n_outputs, n_dims_out)
+        nn.init.normal_(self.words_out.weight, std=n_dims_out**-0.5)
+        self.bias = nn.Parameter(torch.zeros(n_outputs))
+        self.dropout = nn.Dropout(0.2)
+
+    def batch_size(self, n_documents: int) -> int:
+        """Make about 256 batches an epoch: a translator takes many steps."""
+        return batch_size(n_documents, 256, smallest=32)
+
+    def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Score the next word at each place of the target sentences, (n_targets, n_outputs)."""
+        assert batch.target_starts is not None
+        memory, state, inside = self.read(vectors, kept, batch)
+        steps, written = _laid_out(batch.target_starts, len(batch.targets))
+        # Each word is told by those before it; before the first stands the end of another.
+        before = functional.pad(batch.targets[steps], (1, -1))  # (n_documents, n_steps)
+        answers, _ = self.write(memory, inside, state, before)
+        return self.scores(answers[written])
+
+    def read(
+        self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read sentences.
+
+        Returns
+        -------
+        memory : Tensor (n_documents, n_places, n_hidden)
+        state : Tensor (1, n_documents, n_hidden)
+            What the writer starts from.
+        inside : Tensor (n_documents, n_places) of bool
+            Where there is something to attend to; an empty sentence has one place.
+        """
+        words, inside = padded(self.seen(vectors, kept), batch)
+        inside[:, 0] = True
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.dropout(words), inside.sum(1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        found, ends = self.reader(packed)
+        memory, _ = nn.utils.rnn.pad_packed_sequence(
+            found, batch_first=True, total_length=inside.shape[1]
+        )
+        return memory, ends.transpose(0, 1).flatten(1)[None], inside
+
+    def write(
+        self, memory: torch.Tensor, inside: torch.Tensor, state: torch.Tensor, before: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Answer at each step, and give the state after the last.
+
+        Parameters
+        ----------
+        before : Tensor (n_documents, n_steps)
+            The word before each step.
+
+        Returns
+        -------
+        answers : Tensor (n_documents, n_steps, n_dims_out)
+        state : Tensor (1, n_documents, n_hidden)
+        """
+        states, last = self.writer(self.dropout(self.words_out(before)), state)
+        fits = self.question(states) @ memory.transpose(1, 2)  # (n_documents, n_steps, n_places)
+        shares = fits.masked_fill(~inside[:, None], -torch.inf).softmax(2)
+        answers = torch.tanh(self.answer(torch.cat([states, shares @ memory], 2)))
+        return self.dropout(answers), last
+
+    def scores(self, answers: torch.Tensor) -> torch.Tensor:
+        """Score every target word, (..., n_outputs)."""
+        return answers @ self.words_out.weight.T + self.bias
+
+
 class OwnHead(Head):
     """A user's module, on padded words and a mask.
 
@@ -319,11 +413,11 @@ class OwnHead(Head):
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Ask the module."""
-        words, inside = self._laid_out(self.seen(vectors, kept), batch)
+        words, inside = self._given(self.seen(vectors, kept), batch)
         outputs: torch.Tensor = self.module(words, inside)
         return outputs[inside] if self.by_word else outputs
 
-    def _laid_out(self, vectors: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _given(self, vectors: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         words, inside = padded(vectors, batch)
         if self.n_texts == 1:
             return words, inside
@@ -338,7 +432,7 @@ class OwnHead(Head):
         ValueError
             If they have not.
         """
-        words, inside = self._laid_out(vectors, batch)
+        words, inside = self._given(vectors, batch)
         expected = (*inside.shape, n_outputs) if self.by_word else (len(inside), n_outputs)
         outputs = self.module(words, inside)
         found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs)
@@ -374,6 +468,7 @@ _CRITERIA: dict[str, Callable[[], Criterion]] = {
     "classification": Classes,
     "pair": Classes,
     "tagging": Classes,
+    "translation": Classes,
     "multilabel": Indicators,
     "regression": Values,
     "pair-regression": Values,
@@ -390,7 +485,7 @@ def make_head(
     n_dims : int
     kind : str
         Of task.
-    name : {"linear", "convolutional", "pooled", "own"}
+    name : {"linear", "convolutional", "pooled", "recurrent", "own"}
     own : Module, callable or None
         A user's module, which is copied, or what makes one of ``(n_dims, n_outputs)``.
     n_outputs : int
@@ -406,6 +501,8 @@ def make_head(
         return OwnHead(module, criterion, by_word=kind == "tagging", n_texts=_n_texts(kind))
     if kind == "tagging":
         return TaggingHead(n_dims, n_outputs)
+    if kind == "translation":
+        return TranslationHead(n_dims, n_outputs)
     if kind in ("pair", "pair-regression"):
         return PairHead(n_dims, n_outputs, average, criterion)
     if name == "convolutional":
@@ -436,17 +533,40 @@ def padded(
     inside : Tensor (n_documents, n_places) of bool
         Whether there is a word. Of documents that are not cut, ``words[inside]`` are the entries.
     """
-    ends = functional.pad(batch.starts[1:], (0, 1), value=len(batch.words))
-    sizes = ends - batch.starts  # (n_documents,)
-    if max_words is not None:
-        sizes = sizes.clamp_max(max_words)
-    steps = torch.arange(max(int(sizes.max()), 1), device=sizes.device)
-    inside = steps < sizes[:, None]  # (n_documents, n_places)
-    places = torch.full(inside.shape, -1, device=sizes.device)
+    entries, inside = _laid_out(batch.starts, len(batch.words), max_words)
     known = torch.where(batch.weights == 0, -1, batch.words)
-    places[inside] = known[(batch.starts[:, None] + steps)[inside]]
+    places = known.new_full(inside.shape, -1)
+    places[inside] = known[entries[inside]]
     with_zeros = functional.pad(vectors, (0, 0, 0, 1))  # a last row of zeros, which -1 picks
     return with_zeros[places], inside
+
+
+def _laid_out(
+    starts: torch.Tensor, n_entries: int, longest: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay entries that follow each other out in rows, one place at least.
+
+    Parameters
+    ----------
+    starts : Tensor (n_rows,)
+        Where each row begins among the entries.
+    n_entries : int
+    longest : int, default=None
+        Where to cut rows.
+
+    Returns
+    -------
+    entries : Tensor (n_rows, n_places)
+        Which entry lies at each place; any, where there is none.
+    inside : Tensor (n_rows, n_places) of bool
+        Whether there is one.
+    """
+    sizes = functional.pad(starts[1:], (0, 1), value=n_entries) - starts
+    if longest is not None:
+        sizes = sizes.clamp_max(longest)
+    steps = torch.arange(max(int(sizes.max()), 1), device=starts.device)
+    entries = (starts[:, None] + steps).clamp_max(max(n_entries - 1, 0))
+    return entries, steps < sizes[:, None]
 
 
 def _pooled(vectors: torch.Tensor, kept: torch.Tensor, batch: Batch, average: bool) -> torch.Tensor:

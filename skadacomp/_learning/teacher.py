@@ -13,6 +13,10 @@ from torch import nn
 from skadacomp._learning.heads import Head
 from skadacomp._learning.trainer import Batch, Documents, Trainer
 
+# A normal prior on how far a vector moves. It is weighed against the sum of the documents' losses,
+# so that few documents move little; the figure suits tasks of thousands of documents.
+_PULL = 0.01
+
 
 class Teacher(nn.Module):
     """Word vectors of the task's words and a head, both trained on the task."""
@@ -32,8 +36,8 @@ class Teacher(nn.Module):
         return outputs
 
     def pull(self) -> torch.Tensor:
-        """Mean squared distance from the pretrained vectors: keeps rare words where they were."""
-        return ((self.vectors - self.pretrained) ** 2).mean()
+        """Squared distance from the pretrained vectors: keeps rare words where they were."""
+        return _PULL * ((self.vectors - self.pretrained) ** 2).sum()
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def fine_tune(
 
     def losses(epoch: int) -> Iterator[torch.Tensor]:
         for batch in task.train.batches(size, device, random.permutation(len(task.train))):
-            yield head.criterion.loss(teacher(batch), batch.targets) + teacher.pull()
+            loss = head.criterion.loss(teacher(batch), batch.targets)
+            yield loss + teacher.pull() / len(task.train)
 
     trainer.run(
         teacher, optimizer, n_epochs, losses, lambda: evaluate(teacher, task.held_out, device)
