@@ -42,7 +42,7 @@ from skadacomp._table import (
     is_frame,
 )
 from skadacomp._targets import IN_PLACE, KINDS, PAIRS, Kind
-from skadacomp._tasks import GivenTask, TaskReader, are_several, several_tasks
+from skadacomp._tasks import HEADS, GivenTask, TaskReader, are_several, several_tasks
 
 if TYPE_CHECKING:
     from skadacomp._learning import Learned, Settings, Task
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 # What is best for the linear head, and for others: reconstruction weight and learning rate.
 _LINEAR_DEFAULTS = (0.1, 3e-3)
 _NETWORK_DEFAULTS = (0.3, 1e-3)
+_HEAD_NAMES = sorted({name for names in HEADS.values() for name in names})
 # The paper's lengths where the start is the paper's too.
 _LENGTH_METHODS = {"residual-kmeans": "rate-distortion", "random": "gumbel-softmax"}
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
@@ -95,24 +96,27 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         Budget in bytes: the size of the file that ``compressed_.save`` writes, vocabulary
         included. Met like `bits_per_word`; only one of the two may be given.
 
-    task : {"classification", "multilabel", "regression", "tagging", "pair", "pair-regression"}, \
-            default=None
+    task : {"classification", "multilabel", "regression", "tagging", "pair", "pair-regression", \
+            "translation"}, default=None
         What y_task is: a class, a row of 0s and 1s, a number or several for each document; a list
-        of tags for each list of words; a class, or a number, for each pair of texts (A, B). None
-        tells it from the documents, where pairs are tuples of two, and from the type of y_task.
+        of tags for each list of words; a class, or a number, for each pair of texts (A, B); a
+        sentence in another language. None tells it from the documents, where pairs are tuples of
+        two, and from the type of y_task; "translation" must be said.
         A list of kinds says that there are several tasks; `fit` then takes a list of documents and
         one of targets for each.
 
     task_weights : sequence of float, default=None
         How much each of several tasks counts; None weighs them alike.
 
-    head : {"linear", "convolutional", "pooled"}, Module or callable, default=None
+    head : {"linear", "convolutional", "pooled", "recurrent"}, Module or callable, default=None
         The task head that lengths and codes learn to serve: what will read the documents.
         "linear" is a linear layer on a document's pooled words. "convolutional" reads the words in
         their order with filters 3, 4 and 5 words wide (Kim 2014 [2]_), so X_task must have an
         order: text, words or ids; it takes many times as long. Tags are read by two convolutions,
         and pairs ("pooled") by a layer on both texts' pooled words, their difference and their
-        product. None is "linear" for documents, and what there is for the others.
+        product; sentences to translate ("recurrent") by a GRU each way, beside one that writes the
+        translation with attention. None is "linear" for documents, and what there is for the
+        others.
 
         A torch module of your own, or a callable that makes one of ``(n_dims, n_outputs)``, maps
         word vectors (n_documents, n_places, n_dims) and a mask (n_documents, n_places), True where
@@ -254,7 +258,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "max_bytes": [None, Interval(Real, 0, None, closed="neither")],
         "task": [None, StrOptions(set(KINDS)), tuple, list],
         "task_weights": [None, "array-like"],
-        "head": [None, StrOptions({"linear", "convolutional", "pooled"}), callable, tuple, list],
+        "head": [None, StrOptions(set(_HEAD_NAMES)), callable, tuple, list],
         "init": [StrOptions({"residual-kmeans", "random"})],
         "length_method": [None, StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
         "size_penalty": [Interval(Real, 0, None, closed="neither")],
@@ -353,8 +357,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             A label for each row; or X_task if y_task follows; or y_task if the constructor has
             the table.
         y_task : array-like of shape (n_documents,) or (n_documents, n_values), default=None
-            Targets of the documents: classes of any type, two or more; numbers; indicators; or a
-            list of tags for each document. Of several tasks, a list of such.
+            Targets of the documents: classes of any type, two or more; numbers; indicators; a list
+            of tags for each document; or sentences. Of several tasks, a list of such.
         X_task : documents, default=None
             Strings, lists of words, lists of row ids, or a sparse (n_documents, n_words) matrix;
             or tuples (A, B) of two such. Of several tasks, a list of such: lengths and codes are
@@ -549,10 +553,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         ----------
         X : documents, EmbeddingTable, or array-like of shape (n, n_dims)
             Documents as in `fit` are pooled; of their words, those without a code are skipped.
-            After a task of tags, lists of words give one row a word, all zeros for a word without a
-            code; after a task of pairs, pairs give the columns of both texts side by side. A table
-            or array gives one row a vector: the codes that this row of the fitted table
-            learned, or those that the encoder finds if it was not in it.
+            After a task of tags or translations, lists of words give one row a word, all zeros for
+            a word without a code; after a task of pairs, pairs give the columns of both texts side
+            by side. A table or array gives one row a vector: the codes that this row of the fitted
+            table learned, or those that the encoder finds if it was not in it.
 
         Returns
         -------

@@ -204,8 +204,8 @@ class TaskReader:
         if not isinstance(self.head, str):
             if kind == "translation":
                 raise ValueError(
-                    f"head={self.head!r:.60} reads documents alone, and a translator must read what "
-                    "it has written too. Leave head out; or train a model of your own around "
+                    f"head={self.head!r:.60} reads documents alone, and a translator must read "
+                    "what it has written too. Leave head out, or train a model of your own around "
                     "skadacomp.nn.AdaptiveCodebookEmbedding."
                 )
             return "own"

@@ -2,13 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from skadacomp import EmbeddingTable
+from skadacomp._learning.teacher import Teacher
+from skadacomp._targets import TargetEncoder
 
 BENCHMARKS = Path(__file__).parents[1] / "docs" / "benchmarks"
 if not BENCHMARKS.exists():
@@ -213,6 +217,7 @@ def kinds(tmp_path, table, monkeypatch):
     """Tagged sentences and pairs of texts, each for the made-up table."""
     pytest.importorskip("faiss")
     pytest.importorskip("seqeval")
+    pytest.importorskip("sacrebleu")
     import kinds
 
     random = np.random.default_rng(2)
@@ -239,6 +244,11 @@ def kinds(tmp_path, table, monkeypatch):
             for value, (a, b) in zip(values, np.array(WORDS)[pairs], strict=True)
         ]
         (tmp_path / "sick" / f"{part}.tsv").write_text("".join(rows), encoding="utf-8")
+    (tmp_path / "multi30k_en_de").mkdir()
+    for part, size in {"train": 90, "dev": 20, "test2016": 30}.items():
+        rows = np.array(WORDS)[random.integers(0, N_WORDS, (size, 4))]
+        text = "".join(f"{' '.join(row).title()}\t{' '.join(row[::-1])}.\n" for row in rows)
+        (tmp_path / "multi30k_en_de" / f"{part}.tsv").write_text(text, encoding="utf-8")
     source = tasks.Source(table, lambda text: [])
     monkeypatch.setattr(kinds, "load_source", lambda name: source)
     monkeypatch.setattr(kinds, "_OURS", [{"size_penalty": 0.001}])
@@ -251,12 +261,13 @@ def test_other_kinds_are_measured_once_and_laid_out(kinds, tmp_path):
     for _ in range(2):
         kinds.measure(tmp_path, list(kinds.KINDS), 1, tmp_path)
     points = kinds.read_points(tmp_path / "kinds.jsonl")
-    assert len(points) == 3 * 3  # frozen, fine-tuned, ours
+    assert len(points) == 4 * 3  # frozen, fine-tuned, ours
     full = [point for point in points if point["method"] == "full precision"]
     assert all(point["nbytes"] == point["table_nbytes"] for point in full)
     assert all(-1 <= point[part] <= 1 for point in points for part in ("dev", "test"))
     text = kinds.table_of(points)
-    assert text.count("| skadacomp | size_penalty=0.001 |") == 3
+    assert text.count("| skadacomp | size_penalty=0.001 |") == 4
+    assert all(("chrF" in point) == (point["kind"] == "translation") for point in points)
     assert "CoNLL-2000 chunking, F1" in text
 
 
@@ -266,8 +277,28 @@ def test_tags_and_pairs_are_scored_as_the_field_does(kinds, tmp_path):
         *(108, 12, 30)
     ]
     targets = sparse.csr_matrix(([1.0] * 4, [0, 1, 0, 0], [0, 2, 4]), (2, 2))
-    assert case.score(targets, np.eye(2)[[0, 1, 0, 0]]) == 1
-    assert case.score(targets, np.eye(2)[[0, 1, 1, 0]]) == pytest.approx(0.8)
+    assert case.plain_score(targets, np.eye(2)[[0, 1, 0, 0]]) == 1
+    assert case.plain_score(targets, np.eye(2)[[0, 1, 1, 0]]) == pytest.approx(0.8)
     pair = kinds.load_case(tmp_path, "pair-regression")
     values = np.array([[0.1], [0.5], [-1.0]])
-    assert pair.score(values, 3 * values + 1) == pytest.approx(1)
+    assert pair.plain_score(values, 3 * values + 1) == pytest.approx(1)
+
+
+def test_translations_are_written_word_by_word_and_scored(kinds, tmp_path):
+    case = kinds.load_case(tmp_path, "translation")
+    assert case.split.X[0] == [word.lower() for word in case.split.X[0]]
+    assert kinds.bleu(["a b c d e."], ["a b c d e."])["score"] == pytest.approx(1)
+    assert kinds.bleu(["a b x d e."], ["a b c d e."])["score"] < 0.6
+    (task,) = case.problem(0).tasks
+    encoder = TargetEncoder.of("translation", [case.split.y[i] for i in case.split.train])
+    model = Teacher(torch.as_tensor(case.table.vectors.copy()), task.make_head(N_DIMS)).eval()
+    documents = task.documents.first(7)
+    assert len(kinds.translated(model, documents, encoder)) == 7
+    # The head scores a word as it does when it has written those before it.
+    (batch,) = documents.batches(7, torch.device("cpu"))
+    with torch.no_grad():
+        written = kinds._written(model, batch)
+        again = written[:, :3].flatten()
+        starts = torch.arange(0, 21, 3)
+        scores = model(replace(batch, targets=again, target_starts=starts))
+    torch.testing.assert_close(scores.argmax(1), again)

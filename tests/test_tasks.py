@@ -44,23 +44,23 @@ PAIRS = [("a b", "c"), ("d", "e"), ("f", "g")]
 
 
 @pytest.mark.parametrize(
-    ("y", "pairs", "n_words", "kind"),
+    ("y", "pairs", "word_lists", "kind"),
     [
-        (["x", "y", "x"], False, None, "classification"),
-        ([1, 2, 1], False, None, "classification"),
-        ([1.0, 2.0, 3.0], False, None, "classification"),
-        ([0.5, 1.0, 2.5], False, None, "regression"),
-        (np.array([[0.5, 1], [1, 2.5], [0, 1]]), False, None, "regression"),
-        (np.array([[0, 1], [1, 1], [0, 0]]), False, None, "multilabel"),
-        (sparse.csr_matrix([[0, 1], [1, 1], [0, 0]]), False, None, "multilabel"),
-        ([["N", "V"], ["N"], ["N", "N"]], False, [2, 1, 2], "tagging"),
-        (["x", "y", "x"], True, None, "pair"),
-        ([0.5, 1.0, 2.5], True, None, "pair-regression"),
+        (["x", "y", "x"], False, False, "classification"),
+        ([1, 2, 1], False, False, "classification"),
+        ([1.0, 2.0, 3.0], False, False, "classification"),
+        ([0.5, 1.0, 2.5], False, False, "regression"),
+        (np.array([[0.5, 1], [1, 2.5], [0, 1]]), False, False, "regression"),
+        (np.array([[0, 1], [1, 1], [0, 0]]), False, False, "multilabel"),
+        (sparse.csr_matrix([[0, 1], [1, 1], [0, 0]]), False, False, "multilabel"),
+        ([["N", "V"], ["N"], ["N", "N"]], False, True, "tagging"),
+        (["x", "y", "x"], True, False, "pair"),
+        ([0.5, 1.0, 2.5], True, False, "pair-regression"),
     ],
 )
-def test_the_kind_follows_from_targets_and_documents(y, pairs, n_words, kind):
-    assert kind_of_task(None, y, pairs=pairs, n_words=n_words) == kind
-    assert kind_of_task(kind, y, pairs=pairs, n_words=n_words) == kind
+def test_the_kind_follows_from_targets_and_documents(y, pairs, word_lists, kind):
+    assert kind_of_task(None, y, pairs=pairs, word_lists=word_lists) == kind
+    assert kind_of_task(kind, y, pairs=pairs, word_lists=word_lists) == kind
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,27 @@ def test_the_kind_follows_from_targets_and_documents(y, pairs, n_words, kind):
 )
 def test_targets_of_no_kind_or_of_two_are_refused(y, pairs, message):
     with pytest.raises(ValueError, match=message):
-        kind_of_task(None, y, pairs=pairs, n_words=None)
+        kind_of_task(None, y, pairs=pairs, word_lists=False)
 
 
 def test_a_kind_that_is_named_settles_what_is_ambiguous():
     titles = [f"this is sentence {i}" for i in range(30)]
-    assert kind_of_task("classification", titles, pairs=False, n_words=None) == "classification"
+    for kind in ("classification", "translation"):
+        assert kind_of_task(kind, titles, pairs=False, word_lists=False) == kind
+
+
+def test_sentences_are_numbered_by_their_frequent_words():
+    y = ["der Hund, der Hund", ["der", "Baum"], ""]
+    encoder = TargetEncoder.of("translation", y)
+    assert encoder.classes[:4].tolist() == ["</s>", "<unk>", "der", "Hund"]
+    assert set(encoder.classes[4:]) == {",", "Baum"}
+    encoded = encoder.encode(y, np.ones(3), "y_task")
+    assert encoded.shape == (3, encoder.n_outputs)
+    read = [encoder.classes[part].tolist() for part in np.split(encoded.indices, [6, 9])]
+    assert read[0] == ["der", "Hund", ",", "der", "Hund", "</s>"]
+    assert read[1:] == [["der", "Baum", "</s>"], ["</s>"]]
+    (late,) = encoder.encode(["der Mond"], np.ones(1), "y_val").toarray()
+    assert late[[0, 1, 2]].tolist() == [1, 1, 1]
 
 
 def test_values_are_centred_and_scaled_by_those_of_training():
@@ -116,6 +131,26 @@ def test_values_are_centred_and_scaled_by_those_of_training():
         (["word1"] * 3, np.array([[0, 2], [1, 0], [1, 1]]), {"task": "multilabel"}, "0s and 1s"),
         (["word1"] * 3, [0.5, 0.5, 0.5], {}, "nothing to learn"),
         (["word1"] * 3, [0, 1, 0], {"task": "poetry"}, "'task' parameter"),
+        (
+            ["word1"] * 3,
+            [0, 1, 0],
+            {"task": "translation"},
+            r"y_task\[0\] is 0; .*needs a sentence",
+        ),
+        (["word1"] * 3, ["ein Wort"] * 2, {"task": "translation"}, "2 labels for 3 documents"),
+        (["word1"] * 3, [""] * 3, {"task": "translation"}, "one word only"),
+        (
+            ["word1"] * 3,
+            ["ein Wort"] * 3,
+            {"task": "translation", "head": "linear"},
+            "head='linear' does not read",
+        ),
+        (
+            ["word1"] * 3,
+            ["ein Wort"] * 3,
+            {"task": "translation", "head": nn.Linear},
+            "what it has written too",
+        ),
     ],
 )
 def test_a_task_that_does_not_fit_is_refused(table, X, y, parameters, message):
@@ -213,6 +248,18 @@ def test_pairs_are_learned_and_give_both_sides(table, sentences):
     # Lists of words, and classes, are pairs too.
     lists = list(zip(one, other, strict=True))
     assert fitted(table, lists, y > 0, max_iter=2).task_ == "pair"
+
+
+def test_translations_are_learned(table, sentences):
+    """A word's translation is one for it and the word after it, written backwards."""
+    y = [" ".join(f"W{i // 2}" for i in numbers(words)[::-1]) for words in sentences]
+    X = [[*words, "unheard"] for words in sentences]
+    fit = fitted(table, X, y, task="translation", max_iter=12, X_val=X[:50], y_val=y[:50])
+    assert fit.task_ == "translation"
+    # Ends and lengths alone are 1 in 6; guessing a word 1 in 60.
+    assert fit.history_["task_score"][-1] > 0.3
+    assert fit.transform(X[:2]).shape[0] == len(X[0]) + len(X[1])
+    assert fit.transform([" ".join(words) for words in X[:2]]).shape[0] == 2
 
 
 # ---------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def read_fixed(
     seed: int,
     n_epochs: int = N_EPOCHS,
 ) -> Teacher:
-    """Train a fresh head on vectors that stay as they are, until dev says stop."""
+    """Train a head on vectors that stay as they are, until dev says stop."""
     with seeded(seed):
         head = make_head(vectors.shape[1])
         model = Teacher(torch.as_tensor(np.array(vectors)), head)

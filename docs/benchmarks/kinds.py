@@ -1,24 +1,28 @@
-"""Other kinds of task: tags, and pairs of texts, for skadacomp and for fine-tuning and quantizing.
+"""Other kinds of task: tags, pairs and translations, for skadacomp and for the quantizers.
 
     python docs/benchmarks/kinds.py --data FOLDER
 
-compresses GloVe's rows of CoNLL-2000 (chunking) and SICK (entailment and relatedness), each time
-for the head that skadacomp has for that kind of task; trains that head afresh on the rebuilt
-vectors, the same way for every method; and writes ``kinds.jsonl`` and ``kinds.md``. Points that
-the file has already are not measured again. FOLDER holds ``conll2000/{train,test}.jsonl`` with
-tokens and tags, and ``sick/{train,dev,test}.tsv``, each line entailment, relatedness, A and B.
+compresses GloVe's rows of CoNLL-2000 (chunking), SICK (entailment and relatedness) and Multi30k
+(English to German), each time for the head that skadacomp has for that kind of task; trains that
+head on the rebuilt vectors, the same way for every method; and writes ``kinds.jsonl`` and
+``kinds.md``. Points that the file has already are not measured again. FOLDER holds
+``conll2000/{train,test}.jsonl`` with tokens and tags; ``sick/{train,dev,test}.tsv``, each line
+entailment, relatedness, A and B; and ``multi30k_en_de/{train,dev,test2016}.tsv``, each line English
+and German.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +30,7 @@ from convolution import CPU, N_EPOCHS, PATIENCE, read_fixed
 from numpy.typing import NDArray
 from peers import peers
 from report import write_text
+from sacrebleu.metrics import BLEU, CHRF
 from scipy.stats import pearsonr
 from seqeval.metrics import f1_score
 from tasks import load_source
@@ -33,14 +38,17 @@ from tasks import load_source
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp._compressor import Problem
 from skadacomp._learning import fine_tune_table
+from skadacomp._learning.heads import Head, TranslationHead
 from skadacomp._learning.teacher import Teacher
-from skadacomp._learning.trainer import Documents, one_thread
+from skadacomp._learning.trainer import Batch, Documents, one_thread
+from skadacomp._targets import PAIRS, TargetEncoder
 
-KINDS = ("tagging", "pair", "pair-regression")
+KINDS = ("tagging", "pair", "pair-regression", "translation")
 _NAMES = {
     "tagging": "CoNLL-2000 chunking, F1",
     "pair": "SICK entailment, accuracy",
     "pair-regression": "SICK relatedness, Pearson",
+    "translation": "Multi30k English to German (test2016), BLEU",
 }
 _SHOWN = ("full precision", "skadacomp", "RQ", "LSQ")
 # What the default does at other prices of a bit.
@@ -51,6 +59,20 @@ _OURS: list[dict[str, Any]] = [
     {"size_penalty": 0.0005, "code_lengths": (0, 2, 4, 8, 16)},
 ]
 _N_EPOCHS = N_EPOCHS
+_N_EPOCHS_TRANSLATION = 8  # of 29,000 sentences
+_N_WORDS_WRITTEN = 40
+_PIECES = re.compile(r"\w+|[^\w\s]")
+
+
+Scores = dict[str, float]  # "score" is the one to read
+
+
+class Scored(NamedTuple):
+    """What a head reached, and the head."""
+
+    dev: Scores
+    test: Scores
+    head: Head
 
 
 @dataclass(frozen=True)
@@ -78,8 +100,13 @@ class Case:
 
     def compressor(self, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
         """Make the estimator; networks fit a task within few epochs."""
-        given = {"max_iter": _N_EPOCHS, "n_iter_no_change": PATIENCE, **parameters}
+        given = {"max_iter": self.n_epochs, "n_iter_no_change": PATIENCE, **parameters}
         return AdaptiveCodebookCompressor(task=self.kind, random_state=seed, **given)
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of each stage at most."""
+        return min(_N_EPOCHS, _N_EPOCHS_TRANSLATION) if self.kind == "translation" else _N_EPOCHS
 
     def problem(self, seed: int) -> Problem:
         """Read the task with the dev documents to stop by, and test documents after them."""
@@ -87,8 +114,15 @@ class Case:
         (X, y), (X_val, y_val) = self.split.part(self.split.train), self.split.part(late)
         return self.compressor(seed)._problem(self.table, X, y, None, X_val, y_val)
 
-    def score(self, targets: Any, outputs: NDArray[np.float32]) -> float:
-        """Score outputs as the field does."""
+    def score(self, model: Teacher, documents: Documents, chosen: NDArray[np.int64]) -> Scores:
+        """Score a model on the chosen documents as the field does."""
+        if self.kind == "translation":
+            encoder = TargetEncoder.of("translation", [self.split.y[i] for i in self.split.train])
+            return bleu(translated(model, documents, encoder), [self.split.y[i] for i in chosen])
+        return {"score": self.plain_score(documents.targets, _outputs(model, documents))}
+
+    def plain_score(self, targets: Any, outputs: NDArray[np.float32]) -> float:
+        """Score outputs, one for each target."""
         if self.kind == "pair":
             return float((outputs.argmax(1) == targets).mean())
         if self.kind == "pair-regression":
@@ -104,15 +138,15 @@ class Case:
 
 def load_case(folder: Path, kind: str) -> Case:
     """Read a task; the table keeps the rows of its words."""
-    lines = _read_tags(folder) if kind == "tagging" else _read_pairs(folder, kind)
-    X, y, sizes = lines
+    readers = {"tagging": _read_tags, "translation": _read_translations}
+    X, y, sizes = readers.get(kind, partial(_read_pairs, kind=kind))(folder)
     ends = np.cumsum([0, *sizes])
     train, dev, test = (np.arange(a, b) for a, b in pairwise(ends))
     if len(dev) == 0:
         order = np.random.default_rng(0).permutation(train)
         dev, train = np.sort(order[: len(order) // 10]), np.sort(order[len(order) // 10 :])
     whole = load_source("glove-50").table
-    texts = X if kind == "tagging" else [side for pair in X for side in pair]
+    texts = [side for pair in X for side in pair] if kind in PAIRS else X
     used = np.unique([whole.index[w] for words in texts for w in words if w in whole.index])
     table = EmbeddingTable([whole.words[i] for i in used], whole.vectors[used])
     return Case(kind, table, Split(X, y, train, dev, test))
@@ -140,21 +174,75 @@ def _read_pairs(folder: Path, kind: str) -> tuple[list[Any], list[Any], list[int
     return X, y, sizes
 
 
-def head_score(case: Case, vectors: NDArray[np.float32], seed: int) -> tuple[float, float]:
-    """Train a fresh head on fixed vectors until dev says stop; score dev and test.
+def _read_translations(folder: Path) -> tuple[list[Any], list[Any], list[int]]:
+    X, y, sizes = [], [], []
+    for part in ("train", "dev", "test2016"):
+        text = (folder / "multi30k_en_de" / f"{part}.tsv").read_text(encoding="utf-8")
+        rows = [line.split("\t") for line in text.split("\n") if line]
+        X += [_PIECES.findall(source.lower()) for source, _ in rows]
+        y += [target for _, target in rows]
+        sizes.append(len(rows))
+    return X, y, sizes
+
+
+def head_scores(case: Case, vectors: NDArray[np.float32], seed: int, head: Head | None) -> Scored:
+    """Train a head on fixed vectors until dev says stop; score dev and test.
 
     Parameters
     ----------
     vectors : ndarray (n_words, n_dims)
         The rebuilt table.
+    head : Head or None
+        Where to start; None for a fresh one.
     """
     (task,) = case.problem(seed).tasks
     n_train, n_dev = len(case.split.train), len(case.split.dev)
     ends = np.cumsum([0, n_train, n_dev, len(case.split.test)])
     train, dev, test = (task.documents.part(np.arange(a, b)) for a, b in pairwise(ends))
+    make = task.make_head if head is None else lambda n_dims: copy.deepcopy(head)
     with one_thread():
-        model = read_fixed(vectors, task.make_head, train, dev, seed, _N_EPOCHS)
-        return tuple(case.score(part.targets, _outputs(model, part)) for part in (dev, test))
+        model = read_fixed(vectors, make, train, dev, seed, case.n_epochs)
+        scores = [
+            case.score(model, part, chosen)
+            for part, chosen in ((dev, case.split.dev), (test, case.split.test))
+        ]
+    return Scored(*scores, model.head)
+
+
+@torch.no_grad()
+def translated(model: Teacher, documents: Documents, encoder: TargetEncoder) -> list[str]:
+    """Write a translation of each document, always the likeliest next word."""
+    assert encoder.classes is not None
+    words = encoder.classes.tolist()
+    found = []
+    for batch in documents.batches(256, CPU):
+        for numbers in _written(model, batch).tolist():
+            end = numbers.index(0) if 0 in numbers else len(numbers)
+            found.append(" ".join(words[number] for number in numbers[:end]))
+    return found
+
+
+def _written(model: Teacher, batch: Batch) -> torch.Tensor:
+    """Numbers of the words written, (n_documents, n_steps); 0 ends a sentence."""
+    head = model.head
+    assert isinstance(head, TranslationHead)
+    vectors = model.vectors[batch.rows]
+    memory, state, inside = head.read(vectors, torch.ones_like(vectors[:, 0]), batch)
+    word = torch.zeros(len(memory), 1, dtype=torch.long)
+    written = []
+    for _ in range(_N_WORDS_WRITTEN):
+        answers, state = head.write(memory, inside, state, word)
+        word = head.scores(answers).argmax(2)
+        written.append(word)
+    return torch.cat(written, 1)
+
+
+def bleu(found: list[str], true: list[str]) -> Scores:
+    """BLEU and chrF of translations, 1 at best; sacrebleu's defaults."""
+    return {
+        "score": BLEU().corpus_score(found, [true]).score / 100,
+        "chrF": CHRF().corpus_score(found, [true]).score / 100,
+    }
 
 
 @torch.no_grad()
@@ -165,7 +253,6 @@ def _outputs(model: Teacher, documents: Documents) -> NDArray[np.float32]:
 def methods(case: Case, seed: int) -> Iterator[tuple[str, str, Callable[[], tuple[Any, int]]]]:
     """List what to measure: method, setting, and what makes vectors and their bytes."""
     nbytes = case.table.nbytes
-    yield "full precision", "frozen", lambda: (np.asarray(case.table.vectors), nbytes)
     problem = case.problem(seed)
     # The teacher must not see the test documents, which lie after the dev documents.
     n_known = len(case.split.train) + len(case.split.dev)
@@ -173,6 +260,7 @@ def methods(case: Case, seed: int) -> Iterator[tuple[str, str, Callable[[], tupl
     task = replace(problem.tasks[0], held_out=held_out)
     tuned = fine_tune_table(case.table.vectors, task, problem.settings)
     yield "full precision", "fine-tuned", lambda: (tuned, nbytes)
+    yield "full precision", "frozen", lambda: (np.asarray(case.table.vectors), nbytes)
     for parameters in _OURS:
         setting = ", ".join(f"{name}={value}" for name, value in parameters.items())
         yield "skadacomp", setting, partial(_ours, case, seed, parameters)
@@ -200,11 +288,18 @@ def measure(folder: Path, kinds: list[str], n_seeds: int, output: Path) -> None:
     for kind in kinds:
         case = load_case(folder, kind)
         for seed in range(n_seeds):
+            head: Head | None = None
             for method, setting, make in methods(case, seed):
-                if (kind, seed, method, setting) in done:
+                is_done = (kind, seed, method, setting) in done
+                # A translator takes long to train: all start from that on the fine-tuned table.
+                starts = kind == "translation" and head is None
+                if is_done and not starts:
                     continue
                 vectors, nbytes = make()
-                dev, test = head_score(case, vectors, seed)
+                scored = head_scores(case, vectors, seed, head)
+                head = scored.head if starts else head
+                if is_done:
+                    continue
                 point = {
                     "kind": kind,
                     "seed": seed,
@@ -212,9 +307,11 @@ def measure(folder: Path, kinds: list[str], n_seeds: int, output: Path) -> None:
                     "setting": setting,
                     "nbytes": int(nbytes),
                     "table_nbytes": int(case.table.nbytes),
-                    "dev": round(dev, 5),
-                    "test": round(test, 5),
+                    "dev": round(scored.dev["score"], 5),
+                    "test": round(scored.test["score"], 5),
                 }
+                if "chrF" in scored.test:
+                    point["chrF"] = round(scored.test["chrF"], 5)
                 with file.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(point) + "\n")
 
@@ -242,9 +339,11 @@ def table_of(points: list[dict[str, Any]]) -> str:
             ratio = found[0]["table_nbytes"] / nbytes
             dev, test = (np.array([p[part] for p in found]) for part in ("dev", "test"))
             spread = f" ± {test.std(ddof=1):.4f}" if len(found) > 1 else ""
+            also = [p["chrF"] for p in found if "chrF" in p]
+            chrf = f", chrF {np.mean(also):.4f}" if also else ""
             lines.append(
                 f"| {method} | {setting} | {nbytes:,.0f} | {ratio:,.0f} | {dev.mean():.4f} | "
-                f"{test.mean():.4f}{spread} | {len(found)} |"
+                f"{test.mean():.4f}{spread}{chrf} | {len(found)} |"
             )
     return "\n".join(lines).strip() + "\n"
 
