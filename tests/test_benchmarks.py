@@ -302,3 +302,31 @@ def test_translations_are_written_word_by_word_and_scored(kinds, tmp_path):
         starts = torch.arange(0, 21, 3)
         scores = model(replace(batch, targets=again, target_starts=starts))
     torch.testing.assert_close(scores.argmax(1), again)
+
+
+def test_two_tasks_share_a_table_of_both_words(kinds, tmp_path, monkeypatch):
+    import joint
+
+    (tmp_path / "sst2").mkdir()
+    random = np.random.default_rng(3)
+    for part, size in {"train": 90, "dev": 20, "test": 30}.items():
+        rows = random.integers(20, N_WORDS, (size, 5))
+        lines = [
+            f"{'up' if row[0] % 2 else 'down'}\t{' '.join(WORDS[i] for i in row)}\n" for row in rows
+        ]
+        (tmp_path / "sst2" / f"{part}.tsv").write_text("".join(lines), encoding="utf-8")
+    source = kinds.load_source("glove-50")
+    whole = replace(source, split=lambda text: [int(word[1:]) for word in text.split()])
+    monkeypatch.setattr(tasks, "load_source", lambda name: whole)
+    monkeypatch.setattr(joint, "_PENALTIES", (0.001,))
+    pair = joint.Pair.load(tmp_path)
+    assert set(pair.table.words) <= set(WORDS)
+    document = pair.sentiment.documents[3]
+    vectors = whole.table.vectors[[int(pair.table.words[i][1:]) for i in document]]
+    np.testing.assert_array_equal(pair.table.vectors[document], vectors)
+    file = tmp_path / "joint.jsonl"
+    for _ in range(2):
+        joint.measure(tmp_path, 1, file)
+    points = kinds.read_points(file)
+    assert [point["name"] for point in points] == ["chunking", "sentiment", "both"]
+    assert "| both | 0.001 |" in joint.table_of(points)

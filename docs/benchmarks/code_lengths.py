@@ -34,8 +34,8 @@ RESULTS = HERE / "results" / "code_lengths.md"
 
 TITLES = {"sst2": "SST-2", "trec6": "TREC-6"}
 WAYS = {
-    "learned": {},
-    "start": {"length_method": "rate-distortion"},
+    "default": {},
+    "learned": {"length_method": "gumbel-softmax"},
     "frequency": {"length_method": "frequency"},
     "plain": {"init": "random"},
     "scarce": {"size_penalty": 0.1},
@@ -63,7 +63,7 @@ class Words:
     measures : dict of str to ndarray (n_words,)
         What a length may follow, by `MEASURES`.
     lengths : dict of str to ndarray (n_seeds, n_words)
-        Code lengths, by `WAYS`; and "rest", the learned ones less the mean of words as frequent.
+        Code lengths, by `WAYS`; and "rest", the default ones less the mean of words as frequent.
     """
 
     words: NDArray[np.str_]
@@ -82,12 +82,12 @@ class Words:
 
     @property
     def mean_length(self) -> Floats:
-        """Mean learned length over the seeds."""
-        return self.lengths["learned"].mean(0)
+        """Mean length over the seeds."""
+        return self.lengths["default"].mean(0)
 
     @property
     def mean_rest(self) -> Floats:
-        """Mean over the seeds of what frequency does not say of the learned length."""
+        """Mean over the seeds of what frequency does not say of the length."""
         return self.lengths["rest"].mean(0)
 
 
@@ -151,7 +151,7 @@ def measure(case: Case, polarity: dict[str, float], lengths: dict[str, Floats]) 
     everything = Words(np.array(case.table.words), n_documents, measures, lengths)
     words = everything.at(n_documents > 0)
     groups = strata(words.n_documents)
-    words.lengths["rest"] = np.array([within(row, groups) for row in words.lengths["learned"]])
+    words.lengths["rest"] = np.array([within(row, groups) for row in words.lengths["default"]])
     return words
 
 
@@ -386,7 +386,7 @@ def task_table(tasks: dict[str, Words]) -> str:
     first, second = shared(tasks)
     ratio = np.log(first.n_documents / second.n_documents)
     columns = []
-    for way in ("learned", "rest"):
+    for way in ("default", "rest"):
         a, b = first.lengths[way], second.lengths[way]
         pairs = (zip(a, b, strict=True), combinations(a, 2), combinations(b, 2))
         means = [np.mean([_rho(x, y) for x, y in some]) for some in pairs]
@@ -469,13 +469,13 @@ def draw_frequency(tasks: dict[str, Words]) -> None:
         bins = octaves(words.n_documents)
         for way, label, colour, style in (
             ("frequency", "by frequency alone", GREY, "--"),
-            ("learned", "learned", BLUE, "o-"),
+            ("default", "skadacomp", BLUE, "o-"),
         ):
             lengths = words.lengths[way].mean(0)
             points = np.array([_quartiles(lengths[bins == b]) for b in np.unique(bins)])
             x = 1.5 * 2.0 ** np.unique(bins) - 0.5  # the middle of 4-7 is 5.5
             ax.plot(x, points[:, 1], style, color=colour, label=label, markersize=4)
-            if way == "learned":
+            if way == "default":
                 ax.fill_between(
                     x,
                     points[:, 0],

@@ -29,6 +29,7 @@ class Head(nn.Module):
 
     ordered: ClassVar[bool] = True  # whether words have places: dropped ones are not skipped then
     learning_rate: float = 2e-3  # of Adam, when fine-tuned together with the table
+    label_weight: float = 0.5  # of the targets, beside what the fine-tuned head says, for codes
     inverse: torch.Tensor | None  # (n_dims, n_dims), what undoes the image that the head is given
     dropped: torch.Tensor | None  # (n_dims,), where words without a code lie in that image
 
@@ -117,6 +118,8 @@ class PooledHead(Head):
 
     ordered = False
     learning_rate = 1e-2
+    # Fine-tuned, it was stopped before it knew its documents by heart, and says all there is.
+    label_weight = 0.0
 
     def __init__(
         self, n_dims: int, n_outputs: int, average: bool, criterion: Criterion | None = None

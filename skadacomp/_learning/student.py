@@ -100,7 +100,8 @@ class Student(nn.Module):
         Parameters
         ----------
         taught : Tensor or None
-            The teacher's outputs; half of the task's loss is then the distance from them.
+            The teacher's outputs; all of the task's loss but the head's `label_weight` is then the
+            distance from them.
         """
         vectors, kept = self.words(batch.rows, heat, generator)
         error = self._error(vectors, batch.rows) + _REPULSION * self.encoder.repulsion()
@@ -110,7 +111,7 @@ class Student(nn.Module):
         outputs, criterion = self.head(placed, kept, batch), self.head.criterion
         task = criterion.loss(outputs, batch.targets)
         if taught is not None:
-            task = (task + criterion.distillation(outputs, taught)) / 2
+            task = torch.lerp(criterion.distillation(outputs, taught), task, self.head.label_weight)
         score = criterion.score(outputs, batch.targets)
         return task + self.reconstruction_weight * error, score
 

@@ -1,0 +1,146 @@
+"""Two tasks on one table, beside each alone: chunking (CoNLL-2000) and sentiment (SST-2).
+
+    python docs/benchmarks/joint.py --data FOLDER
+
+compresses GloVe's rows of the words of both tasks: for chunking, for sentiment, and for both at
+once. Scores each task on each table, and writes ``joint.jsonl`` and ``joint.md``. Points that the
+file has already are not measured again. FOLDER holds ``conll2000`` and ``sst2`` as `kinds` and
+`frontier` read them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import kinds
+import numpy as np
+import tasks
+import torch
+from linear import linear_score
+from report import write_text
+
+from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
+
+CHUNKING, SENTIMENT, BOTH = "chunking", "sentiment", "both"
+_PENALTIES = (0.005, 0.0015)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both tasks, on a table of the words of both."""
+
+    table: EmbeddingTable
+    chunking: kinds.Case
+    sentiment: tasks.Case
+
+    @classmethod
+    def load(cls, folder: Path) -> Pair:
+        """Read both and put their rows together."""
+        chunking = kinds.load_case(folder, "tagging")
+        sentiment = tasks.load_case(folder, "sst2", "glove-50", None, 0)
+        one, other = chunking.table, sentiment.table
+        lacking = [i for i, word in enumerate(other.words) if word not in one.index]
+        words = [*one.words, *(other.words[i] for i in lacking)]
+        whole = tasks.load_source("glove-50").table.index
+        order = np.argsort([whole[word] for word in words])  # that of frequency
+        vectors = np.concatenate([one.vectors, other.vectors[lacking]])[order]
+        table = EmbeddingTable([words[i] for i in order], vectors)
+        rows = np.array([table.index[word] for word in other.words])
+        documents = [rows[document] for document in sentiment.documents]
+        return cls(
+            table,
+            replace(chunking, table=table),
+            replace(sentiment, table=table, documents=documents),
+        )
+
+    def fit(self, name: str, seed: int, penalty: float) -> AdaptiveCodebookCompressor:
+        """Compress the table for one task, or for both."""
+        chunks = self.chunking.split
+        moods = self.sentiment
+        documents = [[self.table.words[i] for i in document] for document in moods.documents]
+        given = {
+            CHUNKING: [chunks.part(part) for part in (chunks.train, chunks.dev)],
+            SENTIMENT: [
+                ([documents[i] for i in part], moods.labels[part])
+                for part in (moods.train, moods.dev)
+            ],
+        }
+        parameters: dict[str, Any] = {"size_penalty": penalty, "random_state": seed}
+        if name != SENTIMENT:  # networks fit a task within few epochs
+            parameters |= {"max_iter": self.chunking.n_epochs, "n_iter_no_change": kinds.PATIENCE}
+        compressor = AdaptiveCodebookCompressor(**parameters)
+        if name != BOTH:
+            (X, y), (X_val, y_val) = given[name]
+        else:
+            late, early = ([given[task][k] for task in (CHUNKING, SENTIMENT)] for k in (1, 0))
+            X, y = ([part[k] for part in early] for k in (0, 1))
+            X_val, y_val = ([part[k] for part in late] for k in (0, 1))
+        return compressor.fit(self.table, X, y, X_val=X_val, y_val=y_val)
+
+    def scores(self, fitted: AdaptiveCodebookCompressor, seed: int) -> dict[str, float]:
+        """Score both tasks on the rebuilt table: F1 of chunks, accuracy of moods."""
+        vectors = fitted.compressed_.vectors(np.arange(self.table.n_words), missing="mean")
+        kept = np.where(fitted.code_lengths_[:, None] > 0, vectors, 0)  # pooling skips the others
+        chunks = kinds.head_scores(self.chunking, vectors, seed, None)
+        return {
+            CHUNKING: round(chunks.test["score"], 5),
+            SENTIMENT: round(linear_score(self.sentiment, kept).test, 5),
+        }
+
+
+def measure(folder: Path, n_seeds: int, file: Path) -> None:
+    """Measure what the file lacks, writing each point as it is found."""
+    keys = ("name", "seed", "penalty")
+    done = {tuple(point[key] for key in keys) for point in kinds.read_points(file)}
+    pair = Pair.load(folder)
+    for seed in range(n_seeds):
+        for penalty in _PENALTIES:
+            for name in (CHUNKING, SENTIMENT, BOTH):
+                if (name, seed, penalty) in done:
+                    continue
+                fitted = pair.fit(name, seed, penalty)
+                point = dict(zip(keys, (name, seed, penalty), strict=True))
+                point |= {"nbytes": fitted.nbytes_, "table_nbytes": pair.table.nbytes}
+                point |= pair.scores(fitted, seed)
+                with file.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(point) + "\n")
+
+
+def table_of(points: list[dict[str, Any]]) -> str:
+    """Lay the points out as Markdown, means over the seeds."""
+    names = ("compressed for", "size_penalty", "bytes", "times smaller")
+    names += ("chunking, F1", "sentiment, accuracy", "seeds")
+    lines = [f"| {' | '.join(names)} |", "|---|" + "--:|" * (len(names) - 1)]
+    for name, penalty in dict.fromkeys((point["name"], point["penalty"]) for point in points):
+        found = [p for p in points if (p["name"], p["penalty"]) == (name, penalty)]
+        nbytes, chunks, moods = (
+            np.mean([p[key] for p in found]) for key in ("nbytes", CHUNKING, SENTIMENT)
+        )
+        ratio = found[0]["table_nbytes"] / nbytes
+        lines.append(
+            f"| {name} | {penalty} | {nbytes:,.0f} | {ratio:,.0f} | {chunks:.4f} | {moods:.4f} | "
+            f"{len(found)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    file = given.output / "joint.jsonl"
+    measure(given.data, given.seeds, file)
+    write_text(given.output / "joint.md", table_of(kinds.read_points(file)))
+
+
+if __name__ == "__main__":
+    main()
