@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 _LINEAR_DEFAULTS = (0.1, 3e-3)
 _NETWORK_DEFAULTS = (0.3, 1e-3)
 _HEAD_NAMES = sorted({name for names in HEADS.values() for name in names})
-# The paper's lengths where the start is the paper's too.
-_LENGTH_METHODS = {"residual-kmeans": "rate-distortion", "random": "gumbel-softmax"}
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
 
 
@@ -136,7 +134,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         in the task and its error in what the task's head reads. "gumbel-softmax" goes on from there
         and learns the lengths on the task's loss, as the paper does; it takes about twice as long.
         "frequency" gives the more frequent word the longer code, whatever it means. None is
-        "rate-distortion", or with ``init="random"`` "gumbel-softmax".
+        "rate-distortion"; without a task, and with ``init="random"``, it is "gumbel-softmax".
 
     size_penalty : float, default=0.02
         Without a budget: the loss that one more bit a word, as a mean over the table, has to
@@ -408,7 +406,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             tasks.append(replace(task, weight=part.weight))
             are_linear &= reader.head_name(kind) == "linear"
         sizes = SizeModel(table, candidates, self.n_codewords)
-        return Problem(table, tuple(kinds), tuple(tasks), self._settings(sizes, are_linear, seed))
+        # Trained lengths are the plain form's, and without a task they rebuild the table better.
+        trained = self.init == "random" or not tasks
+        settings = self._settings(sizes, seed, are_linear=are_linear, trained=trained)
+        return Problem(table, tuple(kinds), tuple(tasks), settings)
 
     def _listed_tasks(self, X: Any, y: Any, X_val: Any, y_val: Any) -> list[GivenTask]:
         """List the tasks that were given, most often one."""
@@ -505,7 +506,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             self.__dict__.pop("feature_names_in_", None)
             self.n_features_in_ = table.n_dims
 
-    def _settings(self, sizes: SizeModel, are_linear: bool, seed: int) -> Settings:
+    def _settings(
+        self, sizes: SizeModel, seed: int, *, are_linear: bool, trained: bool
+    ) -> Settings:
         from skadacomp._learning import Settings
 
         weight, rate = _LINEAR_DEFAULTS if are_linear else _NETWORK_DEFAULTS
@@ -514,7 +517,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             rate=sizes.rate(count_words=self.max_bytes is not None),
             n_codewords=self.n_codewords,
             init=self.init,
-            length_method=self.length_method or _LENGTH_METHODS[self.init],
+            length_method=self.length_method
+            or ("gumbel-softmax" if trained else "rate-distortion"),
             size_penalty=self.size_penalty,
             budget=sizes.budget(bits_per_word=self.bits_per_word, max_bytes=self.max_bytes),
             reconstruction_weight=weight if given is None else given,

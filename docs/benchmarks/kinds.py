@@ -250,15 +250,21 @@ def _outputs(model: Teacher, documents: Documents) -> NDArray[np.float32]:
     return torch.cat([model(batch) for batch in documents.batches(256, CPU)]).numpy()
 
 
-def methods(case: Case, seed: int) -> Iterator[tuple[str, str, Callable[[], tuple[Any, int]]]]:
-    """List what to measure: method, setting, and what makes vectors and their bytes."""
-    nbytes = case.table.nbytes
+def fine_tuned(case: Case, seed: int) -> NDArray[np.float32]:
+    """Fine-tune the table at full precision, as our own first stage does."""
     problem = case.problem(seed)
     # The teacher must not see the test documents, which lie after the dev documents.
     n_known = len(case.split.train) + len(case.split.dev)
     held_out = np.arange(len(case.split.train), n_known)
     task = replace(problem.tasks[0], held_out=held_out)
-    tuned = fine_tune_table(case.table.vectors, task, problem.settings)
+    return fine_tune_table(case.table.vectors, task, problem.settings)
+
+
+def methods(
+    case: Case, seed: int, tuned: NDArray[np.float32]
+) -> Iterator[tuple[str, str, Callable[[], tuple[Any, int]]]]:
+    """List what to measure: method, setting, and what makes vectors and their bytes."""
+    nbytes = case.table.nbytes
     yield "full precision", "fine-tuned", lambda: (tuned, nbytes)
     yield "full precision", "frozen", lambda: (np.asarray(case.table.vectors), nbytes)
     for parameters in _OURS:
@@ -288,18 +294,14 @@ def measure(folder: Path, kinds: list[str], n_seeds: int, output: Path) -> None:
     for kind in kinds:
         case = load_case(folder, kind)
         for seed in range(n_seeds):
-            head: Head | None = None
-            for method, setting, make in methods(case, seed):
-                is_done = (kind, seed, method, setting) in done
-                # A translator takes long to train: all start from that on the fine-tuned table.
-                starts = kind == "translation" and head is None
-                if is_done and not starts:
+            tuned = fine_tuned(case, seed)
+            # A translator takes long to train: all go on from one on the fine-tuned table.
+            start = head_scores(case, tuned, seed, None).head if kind == "translation" else None
+            for method, setting, make in methods(case, seed, tuned):
+                if (kind, seed, method, setting) in done:
                     continue
                 vectors, nbytes = make()
-                scored = head_scores(case, vectors, seed, head)
-                head = scored.head if starts else head
-                if is_done:
-                    continue
+                scored = head_scores(case, vectors, seed, start)
                 point = {
                     "kind": kind,
                     "seed": seed,
