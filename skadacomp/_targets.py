@@ -267,6 +267,8 @@ def _target_words(y: Any) -> NDArray[np.str_]:
     The end is number 0.
     """
     counts = Counter(chain.from_iterable(_split_sentences(y, "y_task")))
+    for own in (_END, _UNKNOWN):
+        del counts[own]  # whoever has marked them already means the same
     frequent = [word for word, _ in counts.most_common(_N_TARGET_WORDS)]
     _refuse_one(np.array(frequent or [""]), "word")
     return np.array([_END, _UNKNOWN, *frequent])

@@ -95,6 +95,8 @@ def test_sentences_are_numbered_by_their_frequent_words():
     assert read[1:] == [["der", "Baum", "</s>"], ["</s>"]]
     (late,) = encoder.encode(["der Mond"], np.ones(1), "y_val").toarray()
     assert late[[0, 1, 2]].tolist() == [1, 1, 1]
+    marked = TargetEncoder.of("translation", [["ein", "</s>"], ["<unk>", "Wort"]])
+    assert marked.classes.tolist() == ["</s>", "<unk>", "ein", "Wort"]
 
 
 def test_values_are_centred_and_scaled_by_those_of_training():
