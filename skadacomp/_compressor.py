@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 # What is best for the linear head, and for others: reconstruction weight and learning rate.
 _LINEAR_DEFAULTS = (0.1, 3e-3)
 _NETWORK_DEFAULTS = (0.3, 1e-3)
-_HEAD_NAMES = sorted({name for names in HEADS.values() for name in names})
+_HEAD_NAMES = {name for names in HEADS.values() for name in names}
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
 
 
@@ -256,7 +256,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "max_bytes": [None, Interval(Real, 0, None, closed="neither")],
         "task": [None, StrOptions(set(KINDS)), tuple, list],
         "task_weights": [None, "array-like"],
-        "head": [None, StrOptions(set(_HEAD_NAMES)), callable, tuple, list],
+        "head": [None, StrOptions(_HEAD_NAMES), callable, tuple, list],
         "init": [StrOptions({"residual-kmeans", "random"})],
         "length_method": [None, StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
         "size_penalty": [Interval(Real, 0, None, closed="neither")],

@@ -12,14 +12,12 @@ FOLDER holds a folder a task with ``train.tsv``, ``test.tsv`` and perhaps ``dev.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import faiss
 import numpy as np
@@ -32,11 +30,11 @@ from joblib import Parallel, delayed
 from linear import Score, linear_score
 from numpy.typing import NDArray
 from peers import Compressed, Peer, peers
+from points import Line, append_point, read_points
 from tasks import TABLES, TASKS, Case, load_case
 from tqdm.auto import tqdm
 
 _N_SHORT = 100_000  # rows from which on the slow methods are left out
-Line = dict[str, Any]
 _FROZEN: dict[tuple[str, ...], Compressed] = {}  # of this process
 
 
@@ -218,16 +216,14 @@ def measure(cells: list[Cell], folder: Path, effort: str, output: Path) -> None:
     done = done_in(output)
     for cell in cells:
         for line in Bench(cell, folder, done.get(cell, set()), effort).lines():
-            with output.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")  # one short write: two jobs do not mix
+            append_point(output, line)
     _FROZEN.clear()
 
 
 def done_in(output: Path) -> dict[Cell, set[tuple[str, ...]]]:
     """Read which points the file has, by cell."""
     done: dict[Cell, set[tuple[str, ...]]] = {}
-    text = output.read_text(encoding="utf-8") if output.exists() else ""
-    for line in map(json.loads, text.splitlines()):
+    for line in read_points(output):
         cell = Cell(**{name: line[name] for name in Cell.__dataclass_fields__})
         points = done.setdefault(cell, set())
         points.add((line["method"], line["source"], line["setting"]))

@@ -11,7 +11,6 @@ file has already are not measured again. FOLDER holds ``conll2000`` and ``sst2``
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ import numpy as np
 import tasks
 import torch
 from linear import linear_score
+from ours import rebuilt
+from points import append_point, read_points
 from report import write_text
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
@@ -42,14 +43,10 @@ class Pair:
         """Read both and put their rows together."""
         chunking = kinds.load_case(folder, "tagging")
         sentiment = tasks.load_case(folder, "sst2", "glove-50", None, 0)
-        one, other = chunking.table, sentiment.table
-        lacking = [i for i, word in enumerate(other.words) if word not in one.index]
-        words = [*one.words, *(other.words[i] for i in lacking)]
-        whole = tasks.load_source("glove-50").table.index
-        order = np.argsort([whole[word] for word in words])  # that of frequency
-        vectors = np.concatenate([one.vectors, other.vectors[lacking]])[order]
-        table = EmbeddingTable([words[i] for i in order], vectors)
-        rows = np.array([table.index[word] for word in other.words])
+        whole = tasks.load_source("glove-50").table
+        words = [*chunking.table.words, *sentiment.table.words]
+        table = tasks.part_of(whole, np.unique([whole.index[word] for word in words]))
+        rows = np.array([table.index[word] for word in sentiment.table.words])
         documents = [rows[document] for document in sentiment.documents]
         return cls(
             table,
@@ -83,7 +80,7 @@ class Pair:
 
     def scores(self, fitted: AdaptiveCodebookCompressor, seed: int) -> dict[str, float]:
         """Score both tasks on the rebuilt table: F1 of chunks, accuracy of moods."""
-        vectors = fitted.compressed_.vectors(np.arange(self.table.n_words), missing="mean")
+        vectors = rebuilt(fitted)
         kept = np.where(fitted.code_lengths_[:, None] > 0, vectors, 0)  # pooling skips the others
         chunks = kinds.head_scores(self.chunking, vectors, seed, None)
         return {
@@ -95,7 +92,7 @@ class Pair:
 def measure(folder: Path, n_seeds: int, file: Path) -> None:
     """Measure what the file lacks, writing each point as it is found."""
     keys = ("name", "seed", "penalty")
-    done = {tuple(point[key] for key in keys) for point in kinds.read_points(file)}
+    done = {tuple(point[key] for key in keys) for point in read_points(file)}
     pair = Pair.load(folder)
     for seed in range(n_seeds):
         for penalty in _PENALTIES:
@@ -106,8 +103,7 @@ def measure(folder: Path, n_seeds: int, file: Path) -> None:
                 point = dict(zip(keys, (name, seed, penalty), strict=True))
                 point |= {"nbytes": fitted.nbytes_, "table_nbytes": pair.table.nbytes}
                 point |= pair.scores(fitted, seed)
-                with file.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(point) + "\n")
+                append_point(file, point)
 
 
 def table_of(points: list[dict[str, Any]]) -> str:
@@ -139,7 +135,7 @@ def main() -> None:
     torch.set_num_threads(1)
     file = given.output / "joint.jsonl"
     measure(given.data, given.seeds, file)
-    write_text(given.output / "joint.md", table_of(kinds.read_points(file)))
+    write_text(given.output / "joint.md", table_of(read_points(file)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,12 +27,14 @@ import numpy as np
 import torch
 from convolution import CPU, N_EPOCHS, PATIENCE, read_fixed
 from numpy.typing import NDArray
+from ours import rebuilt
 from peers import peers
+from points import append_point, read_points
 from report import write_text
 from sacrebleu.metrics import BLEU, CHRF
 from scipy.stats import pearsonr
 from seqeval.metrics import f1_score
-from tasks import load_source
+from tasks import PIECES, load_source, part_of
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp._compressor import Problem
@@ -61,7 +62,6 @@ _OURS: list[dict[str, Any]] = [
 _N_EPOCHS = N_EPOCHS
 _N_EPOCHS_TRANSLATION = 8  # of 29,000 sentences
 _N_WORDS_WRITTEN = 40
-_PIECES = re.compile(r"\w+|[^\w\s]")
 
 
 Scores = dict[str, float]  # "score" is the one to read
@@ -148,8 +148,7 @@ def load_case(folder: Path, kind: str) -> Case:
     whole = load_source("glove-50").table
     texts = [side for pair in X for side in pair] if kind in PAIRS else X
     used = np.unique([whole.index[w] for words in texts for w in words if w in whole.index])
-    table = EmbeddingTable([whole.words[i] for i in used], whole.vectors[used])
-    return Case(kind, table, Split(X, y, train, dev, test))
+    return Case(kind, part_of(whole, used), Split(X, y, train, dev, test))
 
 
 def _read_tags(folder: Path) -> tuple[list[Any], list[Any], list[int]]:
@@ -179,7 +178,7 @@ def _read_translations(folder: Path) -> tuple[list[Any], list[Any], list[int]]:
     for part in ("train", "dev", "test2016"):
         text = (folder / "multi30k_en_de" / f"{part}.tsv").read_text(encoding="utf-8")
         rows = [line.split("\t") for line in text.split("\n") if line]
-        X += [_PIECES.findall(source.lower()) for source, _ in rows]
+        X += [PIECES.findall(source.lower()) for source, _ in rows]
         y += [target for _, target in rows]
         sizes.append(len(rows))
     return X, y, sizes
@@ -278,8 +277,7 @@ def methods(
 def _ours(case: Case, seed: int, parameters: dict[str, Any]) -> tuple[Any, int]:
     (X, y), (X_val, y_val) = case.split.part(case.split.train), case.split.part(case.split.dev)
     fitted = case.compressor(seed, **parameters).fit(case.table, X, y, X_val=X_val, y_val=y_val)
-    rows = np.arange(case.table.n_words)
-    return fitted.compressed_.vectors(rows, missing="mean"), fitted.nbytes_
+    return rebuilt(fitted), fitted.nbytes_
 
 
 def _peer(peer: Any, tuned: NDArray[np.float32], seed: int) -> tuple[Any, int]:
@@ -314,14 +312,7 @@ def measure(folder: Path, kinds: list[str], n_seeds: int, output: Path) -> None:
                 }
                 if "chrF" in scored.test:
                     point["chrF"] = round(scored.test["chrF"], 5)
-                with file.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(point) + "\n")
-
-
-def read_points(file: Path) -> list[dict[str, Any]]:
-    """Read the points that a file has."""
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
+                append_point(file, point)
 
 
 def table_of(points: list[dict[str, Any]]) -> str:

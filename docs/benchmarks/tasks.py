@@ -20,7 +20,7 @@ from skadacomp.datasets import load_glove, package_folder
 
 TASKS = ("sst2", "trec6", "agnews")
 TABLES = ("glove-50", "minilm-384")
-_PIECES = re.compile(r"\w+|[^\w\s]")
+PIECES = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,14 @@ def load_case(
     rows = source.table
     if not whole:
         used, places = np.unique(np.concatenate(documents), return_inverse=True)
-        rows = EmbeddingTable([rows.words[i] for i in used], rows.vectors[used])
+        rows = part_of(rows, used)
         documents = np.split(places, np.cumsum([len(d) for d in documents])[:-1])
     return Case(task, rows, documents, labels, train, dev, test)
+
+
+def part_of(table: EmbeddingTable, rows: NDArray[np.int64]) -> EmbeddingTable:
+    """Keep some rows of a table."""
+    return EmbeddingTable([table.words[i] for i in rows], table.vectors[rows])
 
 
 @lru_cache
@@ -136,7 +141,7 @@ def _glove_rows(text: str, index: dict[str, int]) -> list[int]:
     """Split at spaces; a token that the table lacks is split into its words and signs."""
     rows = []
     for token in text.lower().split():
-        found = [token] if token in index else _PIECES.findall(token)
+        found = [token] if token in index else PIECES.findall(token)
         rows += [index[word] for word in found if word in index]
     return rows
 
