@@ -210,9 +210,12 @@ class TaskReader:
                 )
             return "own"
         if self.head not in HEADS[kind]:
+            readers = list(map(repr, HEADS[kind]))
+            if kind != "translation":
+                readers.append("a torch module of your own")
             raise ValueError(
                 f"head={self.head!r} does not read a task of kind {kind!r}; "
-                f"{' and '.join(map(repr, HEADS[kind]))} and a torch module of your own do."
+                f"{' and '.join(readers)} {'do' if len(readers) > 1 else 'does'}."
             )
         return self.head
 

@@ -145,7 +145,7 @@ def test_values_are_centred_and_scaled_by_those_of_training():
             ["word1"] * 3,
             ["ein Wort"] * 3,
             {"task": "translation", "head": "linear"},
-            "head='linear' does not read",
+            "head='linear' does not read a task of kind 'translation'; 'recurrent' does",
         ),
         (
             ["word1"] * 3,
