@@ -31,6 +31,7 @@ from skadacomp._learning.criteria import Classes
 from skadacomp._learning.heads import ConvolutionalHead, PooledHead, _sums, make_head
 from skadacomp._learning.lengths import LengthLogits, choose, choose_within, significance
 from skadacomp._learning.space import Overlay, find_space
+from skadacomp._learning.student import Student, Targets
 from skadacomp._learning.teacher import Split, evaluate, fine_tune
 from skadacomp._learning.trainer import Documents, Trainer, batch_size, pick_device
 
@@ -1107,7 +1108,8 @@ def test_what_is_learned_has_the_shape_it_says(with_task, n_codewords):
     assert (learned.codes[~used] == -1).all()
     assert (learned.codes[used] >= 0).all()
     assert learned.codes.max() < n_codewords
-    assert len(learned.history) == 4  # two stages of max_iter epochs
+    # Stages of max_iter epochs: lengths and codes, and with a task codebooks.
+    assert len(learned.history) == (6 if with_task else 4)
     names = {"loss", "bits_per_word"} | ({"task_score"} if with_task else set())
     for figures in learned.history:
         assert set(figures) == names
@@ -1337,6 +1339,32 @@ def test_the_plain_form_learns_from_the_table_as_it_is(learned_on_task):
     assert not np.array_equal(learned.codes, learned_on_task.codes)
 
 
+def student_of(n_words=12, n_dims=5, seed=0):
+    torch.manual_seed(seed)
+    targets = Targets(torch.randn(n_words, n_dims), torch.zeros(n_dims), torch.ones(n_words))
+    encoder = TiedEncoder(torch.randn(3, 4, n_dims), torch.ones(3))
+    lengths = LengthLogits(torch.zeros(n_words, 2), (0, 3), 3)
+    lengths.choices = torch.ones(n_words, dtype=torch.long)
+    return Student(targets, encoder, lengths, None, 1.0, inputs_move=True)
+
+
+def test_fixed_codes_stay_while_codebooks_move():
+    student, random = student_of(), torch.Generator()
+    rows = torch.tensor([7, 0, 3])
+    before = student.words(rows, None, random)[0]
+    student.fix_codes()
+    codes = student.encode(slice(None))
+    assert codes.shape == (12, 3)
+    torch.testing.assert_close(student.words(rows, None, random)[0], before)
+    assert not student.inputs.requires_grad
+    with torch.no_grad():
+        student.encoder.codebooks *= torch.randn(3, 4, 5)
+    torch.testing.assert_close(student.encode(slice(None)), codes)
+    books = student.encoder.codebooks
+    after = sum(books[m, codes[rows, m]] for m in range(3))
+    torch.testing.assert_close(student.words(rows, None, random)[0], after)
+
+
 def test_lengths_by_frequency_follow_it_alone():
     rng = np.random.default_rng(0)
     odds = 1 / np.arange(1, N_WORDS + 1)
@@ -1353,7 +1381,7 @@ def test_rate_distortion_lengths_are_where_learning_starts():
     """They miss the stage that learns lengths, and so its part of the history."""
     task = decisive_task()[0]
     learned = learn(random_table(), task, settings_of(length_method="rate-distortion"))
-    assert len(learned.history) == 3
+    assert len(learned.history) == 6  # codes, and codebooks
     assert len({figures["bits_per_word"] for figures in learned.history}) == 1
 
 

@@ -56,7 +56,7 @@ _SHOWN = ("full precision", "skadacomp", "RQ", "LSQ")
 _OURS: list[dict[str, Any]] = [
     {"size_penalty": 0.02},
     {"size_penalty": 0.005},
-    {"size_penalty": 0.0015},
+    {"size_penalty": 0.002, "n_codewords": 8},
     {"size_penalty": 0.0005, "code_lengths": (0, 2, 4, 8, 16)},
 ]
 _N_EPOCHS = N_EPOCHS

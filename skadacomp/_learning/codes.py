@@ -128,8 +128,8 @@ def refit_codebooks(
 ) -> NDArray[np.float32]:
     """Fit the codebooks to the table by least squares, with the codes fixed.
 
-    Training moved them to serve the task's head. Code features hold what the task learned whatever
-    the codebooks are, so at last these rebuild the fine-tuned vectors as well as the codes allow.
+    For codes that nothing but the vectors decides; where there is a teacher, its task trains
+    the codebooks of fixed codes better.
 
     Parameters
     ----------

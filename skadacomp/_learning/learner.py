@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -193,7 +193,11 @@ def learn(
     settings : Settings
     """
     tasks = _listed(task)
-    with one_thread(), seeded(settings.seed), _progress(3 if tasks else 2, settings) as bar:
+    # Fine-tuning, codes and codebooks; or codes alone.
+    n_stages = (3 if tasks and settings.init != "random" else 1) + (
+        settings.length_method == "gumbel-softmax"
+    )
+    with one_thread(), seeded(settings.seed), _progress(n_stages, settings) as bar:
         return _Learner(vectors, tasks, settings, bar).run()
 
 
@@ -237,9 +241,12 @@ class _Learner:
             self._prepare_reconstruction()
         student = self._start()
         if self.settings.length_method == "gumbel-softmax":
-            self._stage(student, lengths_move=True)
+            self._stage(student, "lengths")
         self._harden(student)
-        self._stage(student, lengths_move=False)
+        self._stage(student, "codes")
+        if self.teacher is not None:
+            student.fix_codes()
+            self._stage(student, "codebooks")
         return self._finish(student)
 
     def _prepare_reconstruction(self) -> None:
@@ -426,10 +433,10 @@ class _Learner:
         lengths = self.candidates[self.choices]
         return np.where(np.arange(self.n_codebooks) < lengths[:, None], codes, np.int32(-1))
 
-    def _stage(self, student: Student, *, lengths_move: bool) -> None:
-        """Train the student: in step 1 its lengths and codes, in step 2 its codes."""
-        settings = self.settings
-        self.bar.set_description("lengths" if lengths_move else "codes")
+    def _stage(self, student: Student, what: Literal["lengths", "codes", "codebooks"]) -> None:
+        """Train the student: in step 1 its lengths and codes, in step 2 codes, then codebooks."""
+        settings, lengths_move = self.settings, what == "lengths"
+        self.bar.set_description(what)
         bits = self._tensor(self.multiplier * settings.rate.bits(self.choices)[self.active])
 
         def size() -> torch.Tensor:
@@ -514,7 +521,7 @@ class _Learner:
         if self.teacher is None:
             return codes, errors
         for part in chunks(len(self.active), self.n_codebooks * codebooks.shape[1]):
-            picked = student.encoder(student.inputs[part]).argmax(2)  # (n_rows, n_codebooks)
+            picked = student.encode(part)
             words = torch.stack([b[p] for b, p in zip(codebooks, picked.T, strict=True)], 1)
             left = student.targets.images[part, None] - words.cumsum(1)
             rows = self.active[part]
@@ -549,7 +556,7 @@ class _Learner:
         return self._tensor(self.space.image(self.table[rows]))
 
     def _finish(self, student: Student) -> Learned:
-        """Fix the codes and fit the codebooks once more."""
+        """Give the codebooks their last form."""
         codes = self._shortened(self._encode(student)[0])
         codebooks = student.encoder.codebooks.detach()
         mean = self.vectors.mean(0, dtype=np.float64)
@@ -557,12 +564,14 @@ class _Learner:
         # Training saw the vectors from its own centre. Every word with a code has one in the first
         # codebook, so that carries the difference.
         trained[0] += self.space.centre - mean
+        if self.teacher is None:
+            # Codebooks have not been trained on these codes yet.
+            trained = refit_codebooks(codes, self.table, mean, trained)
         usage = code_usage(codes, self.significance, self.settings.n_codewords)
-        fitted = refit_codebooks(codes, self.table, mean, trained)
         return Learned(
             choices=self.choices,
             codes=codes,
-            codebooks=reduce_rank(fitted, usage, self.space.metric, self.rank),
+            codebooks=reduce_rank(trained.astype(np.float32), usage, self.space.metric, self.rank),
             rank=self.rank,
             mean=mean,
             encoder=self._row_encoder(codebooks),

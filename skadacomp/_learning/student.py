@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional
 
+from skadacomp._encoder import chunks
 from skadacomp._learning.codes import TiedEncoder
 from skadacomp._learning.heads import Head
 from skadacomp._learning.lengths import LengthLogits
@@ -64,6 +66,29 @@ class Student(nn.Module):
         self.reconstruction_weight = reconstruction_weight
         # Learning from a teacher each word may move away from its vector to reach a better code.
         self.inputs = nn.Parameter(targets.images.clone(), requires_grad=inputs_move)
+        self.codes: torch.Tensor | None = None  # (n_active, n_codebooks) once they are fixed
+
+    def encode(self, rows: slice) -> torch.Tensor:
+        """Give the words' codes, (n_rows, n_codebooks)."""
+        if self.codes is not None:
+            return self.codes[rows]
+        codes: torch.Tensor = self.encoder(self.inputs[rows]).argmax(2)
+        return codes
+
+    @torch.no_grad()
+    def fix_codes(self) -> None:
+        """Keep the codes that the words have now; what is left to train are codebooks and head."""
+        n_words, n_scores = len(self.inputs), self.encoder.codebooks[..., 0].numel()
+        self.codes = torch.cat([self.encode(part) for part in chunks(n_words, n_scores)])
+        self.inputs.requires_grad_(False)
+
+    def _picks(self, rows: torch.Tensor) -> torch.Tensor:
+        """One-hot codes of words, (n_rows, n_codebooks, n_codewords)."""
+        if self.codes is None:
+            picks: torch.Tensor = self.encoder(self.inputs[rows])
+            return picks
+        n_codewords = self.encoder.codebooks.shape[1]
+        return functional.one_hot(self.codes[rows], n_codewords).to(self.inputs.dtype)
 
     def words(
         self, rows: torch.Tensor, heat: float | None, generator: torch.Generator
@@ -83,7 +108,7 @@ class Student(nn.Module):
         kept : Tensor (n_rows,)
             0 for the words that have no code.
         """
-        picks = self.encoder(self.inputs[rows])  # (n_rows, n_codebooks, n_codewords)
+        picks = self._picks(rows)
         gates, kept = self.lengths(rows, heat, generator)  # (n_rows, n_codebooks), (n_rows,)
         gated = (picks * gates[:, :, None]).flatten(1)
         return gated @ self.encoder.codebooks.flatten(0, 1), kept
