@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,14 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from skadacomp._codes import (
     MAX_CANDIDATES,
     code_width,
-    decode,
     decode_lengths,
     encode_lengths,
     pack,
     packed_nbytes,
     unpack,
-    unpack_one,
 )
+from skadacomp._decoder import Decoder, Group
 from skadacomp._format import (
     AXIS_TENSORS,
     DTYPES,
@@ -58,16 +56,6 @@ _MEAN_TOLERANCE = 2.0**-11
 # Items decoded at a time by `vectors`, which bounds what it needs beside its result.
 _CHUNK = 1 << 16
 _N_NAMED = 5  # missing words that an error names
-
-
-class _Group(NamedTuple):
-    """Rows of one code length. Their codes are one run of fixed-width values."""
-
-    length: int
-    first_slot: int
-    n_rows: int
-    begin: int  # bytes within the tensor of codes
-    end: int
 
 
 class CompressedTable:
@@ -109,7 +97,6 @@ class CompressedTable:
             _check_candidates(self.candidates, self.n_codebooks)
             self._groups = _groups(self._metadata, self._width)
             _check_rows(tensors, self._metadata, self._groups)
-        self._first_slots = [group.first_slot for group in self._groups]
         with reading(source, "vocabulary"):
             self._vocabulary = self._found_vocabulary()
 
@@ -322,10 +309,8 @@ class CompressedTable:
         slot = self._slot(word)
         if slot < 0:
             raise KeyError(f"word {word!r} has no code in this table{self._hint()}")
-        vector = self.mean.copy()
-        for book, code in zip(self.codebooks, self._slot_codes(slot), strict=False):
-            vector += book[code]
-        return vector
+        with reading(self._source, "codes"):
+            return self._decoder.vector(slot)
 
     def rows(self, words: Sequence[str]) -> NDArray[np.int64]:
         """Row ids of words.
@@ -386,13 +371,13 @@ class CompressedTable:
             raise ValueError(f"missing={missing!r} must be 'raise' or 'mean'")
         checked = _checked_items(items, self.n_words)
         if not isinstance(checked, list):
-            return self._vectors_of_slots(self._slot_of_row[checked] if checked.size else checked)
+            return self._decoded(self._slot_of_row[checked] if checked.size else checked)
         if self._vocabulary is None:
             raise KeyError(f"words have no code in this table{self._hint()}")
         slots = self._slots(checked)
         if missing == "raise" and (slots < 0).any():
             raise KeyError(_missing_words(checked, slots))
-        return self._vectors_of_slots(slots)
+        return self._decoded(slots)
 
     def _hint(self) -> str:
         return "" if self._vocabulary is not None else ": it holds no words, only row ids"
@@ -409,38 +394,21 @@ class CompressedTable:
         with reading(self._source, "vocabulary"):
             return self._vocabulary.slots(words)
 
-    def _vectors_of_slots(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _decoded(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors (n, n_dims) of slots (n,); the mean vector for a slot of -1."""
-        vectors = np.empty((slots.size, self.n_dims), np.float32)
-        for start in range(0, slots.size, _CHUNK):
-            self._fill(vectors[start : start + _CHUNK], slots[start : start + _CHUNK])
-        return vectors
+        with reading(self._source, "codes"):
+            return self._decoder.vectors(slots)
 
-    def _fill(self, vectors: NDArray[np.float32], slots: NDArray[np.int64]) -> None:
-        which = np.searchsorted(self._first_slots, slots, side="right") - 1
-        vectors[which < 0] = self.mean
-        for number, group in enumerate(self._groups):
-            chosen = np.flatnonzero(which == number)
-            if chosen.size:
-                codes = self._group_codes(group, slots[chosen] - group.first_slot)
-                vectors[chosen] = decode(codes, self.codebooks, self.mean)
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(self._tensors["codes"], self._groups, self.codebooks, self.mean)
 
-    def _group_codes(self, group: _Group, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _group_codes(self, group: Group, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Codes (n, length) of rows (n,), counted within their group."""
         packed = self._tensors["codes"][group.begin : group.end]
         places = rows[:, None] * group.length + np.arange(group.length)
         codes = unpack(packed, self._width, places)
         self._check_highest(int(codes.max(initial=0)))
-        return codes
-
-    def _slot_codes(self, slot: int) -> list[int]:
-        """Codes of one slot: as `_group_codes`, without an array's overhead."""
-        group = self._groups[bisect_right(self._first_slots, slot) - 1]
-        packed, width = self._tensors["codes"][group.begin : group.end], self._width
-        value = unpack_one(packed, width * group.length, slot - group.first_slot)
-        mask = (1 << width) - 1
-        codes = [value >> shift & mask for shift in range(0, width * group.length, width)]
-        self._check_highest(max(codes))
         return codes
 
     def _check_highest(self, code: int) -> None:
@@ -764,18 +732,18 @@ def _check_numbers(tensors: Tensors) -> None:
             raise ValueError(f"scales and axis_scales multiply to {most:g}, above {_MOST:g}")
 
 
-def _groups(metadata: Metadata, width: int) -> list[_Group]:
+def _groups(metadata: Metadata, width: int) -> list[Group]:
     """Lay out the groups of the code lengths above 0 that occur."""
     groups, slot, begin = [], 0, 0
     for length, n_rows in zip(metadata.candidates, metadata.counts, strict=False):
         if length and n_rows:
             end = begin + packed_nbytes(n_rows * length, width)
-            groups.append(_Group(length, slot, n_rows, begin, end))
+            groups.append(Group(length, slot, n_rows, begin, end))
             slot, begin = slot + n_rows, end
     return groups
 
 
-def _check_rows(tensors: Tensors, metadata: Metadata, groups: list[_Group]) -> None:
+def _check_rows(tensors: Tensors, metadata: Metadata, groups: list[Group]) -> None:
     candidates, counts, _ = metadata
     if len(counts) != len(candidates) or sum(counts) >= _MAX_WORDS:
         raise ValueError(f"counts {counts} do not fit candidates {candidates}")

@@ -39,6 +39,7 @@ ROOMS = [
     "_targets",
     "_documents",
     "_compressed",
+    "_decoder",
     "_format",
     "_encoder",
     "_table",
