@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from skadacomp._format import (
     reading,
     write,
 )
+from skadacomp._texts import looked_up, segment_sums, splitter, word_ids
 from skadacomp._vocabulary import Vocabulary
 
 __all__ = ["FORMAT", "CompressedTable", "FormatError", "codebook_shapes", "small_mean"]
@@ -55,6 +56,7 @@ _MOST = 1e30
 _MEAN_TOLERANCE = 2.0**-11
 # Items decoded at a time by `vectors`, which bounds what it needs beside its result.
 _CHUNK = 1 << 16
+_BATCH = 1024  # documents whose words are looked up together
 _N_NAMED = 5  # missing words that an error names
 
 
@@ -379,6 +381,199 @@ class CompressedTable:
             raise KeyError(_missing_words(checked, slots))
         return self._decoded(slots)
 
+    def __iter__(self) -> Iterator[str]:
+        """Go through the words that have a code, in the order of their rows.
+
+        Raises
+        ------
+        TypeError
+            If the table holds no words.
+        """
+        words = self.words
+        if words is None:
+            raise TypeError(f"a table without words cannot be gone through{self._hint()}")
+        return iter(words)
+
+    def nearest(self, item: str | ArrayLike, k: int = 10) -> list[tuple[str | int, float]]:
+        """Words whose vectors point most nearly the same way.
+
+        Parameters
+        ----------
+        item : str, or array-like of shape (n_dims,)
+            A word, which is not among its own nearest, or a vector.
+        k : int, default=10
+            How many, at least 1.
+
+        Returns
+        -------
+        list of (word, float)
+            The nearest first, with the cosine of the angle between them, from -1 to 1; fewer than
+            k where the table has fewer. Row ids in place of words where it holds no words.
+
+        Raises
+        ------
+        KeyError
+            If the word has no code in this table.
+        ValueError
+            If k is less than 1, or the vector has another shape, is zero or not finite.
+        """
+        n_wanted = _at_least_one(k, "k")
+        query = self._query(item)
+        scores = self._products(query) / np.maximum(np.linalg.norm(query) * self._norms, 1e-30)
+        if isinstance(item, str):
+            scores[self._slot(item)] = -np.inf
+        n = min(n_wanted, scores.size - isinstance(item, str))
+        first = np.argpartition(-scores, n - 1)[:n] if n else np.empty(0, np.int64)
+        first = first[np.argsort(-scores[first], kind="stable")]
+        return list(zip(self._names(first), scores[first].tolist(), strict=True))
+
+    def _names(self, slots: NDArray[np.int64]) -> Sequence[str | int]:
+        """Words of slots, or row ids in a table without words."""
+        if self._vocabulary is None:
+            rows: list[int] = self._row_of_slot[slots].tolist()
+            return rows
+        with reading(self._source, "vocabulary"):
+            return self._vocabulary.words_of(slots)
+
+    def _query(self, item: str | ArrayLike) -> NDArray[np.float32]:
+        if isinstance(item, str):
+            return self[item]
+        query = _finite(item, "item", 1)
+        if query.shape != (self.n_dims,) or not query.any():
+            raise ValueError(
+                f"item of shape {query.shape} must be a word or a vector of n_dims={self.n_dims}, "
+                "not all zeros"
+            )
+        return query
+
+    def _products(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Inner products of all slots' vectors with a vector, (n_slots,)."""
+        books, mean = self.codebooks @ query[:, None], np.array([self.mean @ query])
+        # Sums of codewords' products are products of sums.
+        products = Decoder(self._tensors["codes"], self._groups, books, mean)
+        return products.vectors(np.arange(self._n_slots))[:, 0]
+
+    @cached_property
+    def _norms(self) -> NDArray[np.float32]:
+        norms = np.empty(self._n_slots, np.float32)
+        for start in range(0, norms.size, _CHUNK):
+            block = self._decoded(np.arange(start, min(start + _CHUNK, norms.size)))
+            norms[start : start + _CHUNK] = np.linalg.norm(block, axis=1)
+        return norms
+
+    # -----------------------------------------------------------------------------------------
+    # Documents
+
+    def documents(
+        self,
+        X: Sequence[Any],
+        *,
+        pooling: str = "mean",
+        tokenizer: Callable[[str], list[str]] | None = None,
+        lowercase: bool = True,
+    ) -> NDArray[np.float32]:
+        """Pooled vectors of documents; what the compressor gives with ``output="vectors"``.
+
+        Parameters
+        ----------
+        X : sequence of documents
+            Of str, of lists of words, or of lists or arrays of row ids.
+        pooling : {"mean", "sum"}, default="mean"
+            How the vectors of a document's words become one. Words without a code are skipped.
+        tokenizer : callable of str to list of str, default=None
+            How to split strings; None takes words of two and more letters or digits.
+        lowercase : bool, default=True
+            Whether strings are made lower case first. Lists of words never are.
+
+        Returns
+        -------
+        ndarray of shape (n_documents, n_dims), float32
+            Zeros for a document none of whose words has a code.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is empty or no such sequence, an id is out of bounds, `pooling` is neither of the
+            two, or words meet a table without words.
+        """
+        split = splitter(tokenizer, lowercase)
+        return self._pooled(X, self._decoded, self.n_dims, pooling, split)
+
+    def code_features(
+        self,
+        X: Sequence[Any],
+        *,
+        pooling: str = "mean",
+        tokenizer: Callable[[str], list[str]] | None = None,
+        lowercase: bool = True,
+    ) -> NDArray[np.float32]:
+        """Code features of documents; what the compressor's `transform` gives, as a dense array.
+
+        Parameters and errors are those of `documents`.
+
+        Parameters
+        ----------
+        X : sequence of documents
+        pooling : {"mean", "sum"}, default="mean"
+        tokenizer : callable of str to list of str, default=None
+        lowercase : bool, default=True
+
+        Returns
+        -------
+        ndarray of shape (n_documents, n_codebooks * n_codewords + 1), float32
+        """
+        n_features = self.n_codebooks * self.n_codewords + 1
+        split = splitter(tokenizer, lowercase)
+        return self._pooled(X, self._code_rows, n_features, pooling, split)
+
+    def _pooled(
+        self,
+        X: Sequence[Any],
+        features: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+        n_features: int,
+        pooling: str,
+        split: Callable[[str], list[str]],
+    ) -> NDArray[np.float32]:
+        """Pool what `features` gives for slots."""
+        if pooling not in ("mean", "sum"):
+            raise ValueError(f"pooling={pooling!r} must be 'mean' or 'sum'")
+        find = None if self._vocabulary is None else self._found_rows
+        rows, ends = word_ids(X, find, self.n_words, split)
+        slots = self._slot_of_row[rows]
+        ends = np.append(0, np.cumsum(slots >= 0))[ends]
+        slots = slots[slots >= 0]
+        pooled = np.empty((len(ends) - 1, n_features), np.float32)
+        for part in _documents_at_a_time(ends):
+            inside = slots[ends[part.start] : ends[part.stop]]
+            used, places = _distinct(inside, self._n_slots)
+            local = ends[part.start : part.stop + 1] - ends[part.start]
+            pooled[part] = segment_sums(features(used), places, local)
+        if pooling == "mean":
+            pooled /= np.maximum(np.diff(ends), 1)[:, None]
+        return pooled
+
+    def _found_rows(self, documents: Iterable[list[str]]) -> Iterator[list[int]]:
+        """Row ids of documents' words, looking each word up but once."""
+        known: dict[str, int | None] = {}
+        documents = iter(documents)
+        while batch := list(islice(documents, _BATCH)):
+            words = dict.fromkeys(word for document in batch for word in document)
+            fresh = [word for word in words if word not in known]
+            rows = self.rows(fresh).tolist()
+            known.update(zip(fresh, (None if row < 0 else row for row in rows), strict=True))
+            yield from looked_up(batch, known)
+
+    def _code_rows(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Code features (n, n_codebooks * n_codewords + 1) of slots (n,)."""
+        features = np.zeros((slots.size, self.n_codebooks * self.n_codewords + 1), np.float32)
+        features[:, -1] = 1
+        for group in self._groups:
+            here = np.flatnonzero((slots >= group.first_slot) & (slots < group.last_slot))
+            codes = self._group_codes(group, slots[here] - group.first_slot)
+            columns = codes + self.n_codewords * np.arange(group.length)
+            features[here[:, None], columns] = 1
+        return features
+
     def _hint(self) -> str:
         return "" if self._vocabulary is not None else ": it holds no words, only row ids"
 
@@ -418,6 +613,10 @@ class CompressedTable:
                 f"{self._source}: codes: {code} is out of {self.n_codewords} codewords"
             )
 
+    @property
+    def _n_slots(self) -> int:
+        return self._groups[-1].last_slot if self._groups else 0
+
     @cached_property
     def _choice_of_row(self) -> NDArray[np.uint8]:
         with reading(self._source, "lengths"):
@@ -442,7 +641,7 @@ class CompressedTable:
         if not present:
             return None
         tensors = {name: self._tensors[name] for name in present}
-        return Vocabulary.from_tensors(tensors, sum(group.n_rows for group in self._groups))
+        return Vocabulary.from_tensors(tensors, self._n_slots)
 
     # -----------------------------------------------------------------------------------------
     # Files and pickles
@@ -534,6 +733,34 @@ def _checked_ids(ids: Any, n_words: int) -> NDArray[np.int64]:
             f"(n_words={n_words})"
         )
     return array.astype(np.int64)
+
+
+def _at_least_one(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}={value!r} must be an int of at least 1")
+    return int(value)
+
+
+def _documents_at_a_time(ends: NDArray[np.int64]) -> Iterator[slice]:
+    """Cut documents into runs of about `_CHUNK` words, and of one document at least."""
+    start = 0
+    while start < len(ends) - 1:
+        stop = int(np.searchsorted(ends, ends[start] + _CHUNK, side="right")) - 1
+        stop = max(stop, start + 1)
+        yield slice(start, stop)
+        start = stop
+
+
+def _distinct(
+    slots: NDArray[np.int64], n_slots: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sorted distinct slots, and each one's place among them; `np.unique` would sort them all."""
+    occurs = np.zeros(n_slots, bool)
+    occurs[slots] = True
+    used = np.flatnonzero(occurs)
+    place = np.empty(n_slots, np.int64)
+    place[used] = np.arange(used.size)
+    return used, place[slots]
 
 
 def _missing_words(words: list[str], slots: NDArray[np.int64]) -> str:

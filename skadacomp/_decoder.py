@@ -30,6 +30,11 @@ class Group(NamedTuple):
     begin: int  # bytes within the tensor of codes
     end: int
 
+    @property
+    def last_slot(self) -> int:
+        """One beyond the slots of these rows."""
+        return self.first_slot + self.n_rows
+
 
 class Decoder:
     """Vectors of slots, out of their packed codes.

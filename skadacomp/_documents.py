@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from numbers import Integral, Number
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,23 +12,18 @@ import scipy.sparse as sp
 from sklearn.feature_extraction.text import CountVectorizer
 
 from skadacomp._table import EmbeddingTable, is_frame, is_keyed_vectors
-
-__all__ = ["document_counts", "kind_of", "n_documents", "pool"]
-
-_ACCEPTED = (
-    "a document is a string, a list of words, a list of row ids (ints), or a row of a sparse "
-    "(n_documents, n_words) matrix"
+from skadacomp._texts import (
+    ACCEPTED,
+    WordRows,
+    as_list,
+    form_of,
+    is_empty,
+    looked_up,
+    refuse_text,
+    word_ids,
 )
 
-_Form = Literal["text", "words", "ids", "empty"]
-
-
-class WordRows(Protocol):
-    """Anything with a dict's ``get``, from a word to its row or None."""
-
-    def get(self, word: str, /) -> int | None:
-        """Row of a word, None if the table lacks it."""
-        ...
+__all__ = ["document_counts", "kind_of", "n_documents", "pool"]
 
 
 def kind_of(X: Any) -> Literal["vectors", "documents"]:
@@ -54,11 +48,7 @@ def kind_of(X: Any) -> Literal["vectors", "documents"]:
     TypeError
         If X is no collection, or its first document is none of the above.
     """
-    if isinstance(X, str):
-        raise ValueError(
-            "Iterable over raw text documents expected, string object received. Put a single "
-            "document in a list: [text]."
-        )
+    refuse_text(X)
     if isinstance(X, EmbeddingTable) or is_keyed_vectors(X) or is_frame(X):
         return "vectors"
     if sp.issparse(X):
@@ -67,8 +57,8 @@ def kind_of(X: Any) -> Literal["vectors", "documents"]:
         X = np.asarray(X)
         if X.dtype.kind in "biufc" or X.ndim != 1:
             return "vectors"
-    for position, document in enumerate(_as_list(X)):
-        if not _is_empty(document):
+    for position, document in enumerate(as_list(X)):
+        if not is_empty(document):
             return _kind_of_first(document, position)
     return "documents"
 
@@ -160,7 +150,8 @@ def document_sequences(
             "X is a sparse matrix, which holds counts but no order of words, and this task's head "
             "reads words in order. Pass text, lists of words or lists of row ids."
         )
-    ids, ends = _word_ids(X, rows, n_words, tokenizer, lowercase, -1 if keep_unknown else None)
+    unknown = -1 if keep_unknown else None
+    ids, ends = _word_ids(X, rows, n_words, tokenizer, lowercase, unknown)
     weights = (ids >= 0).astype(np.float32)
     return sp.csr_matrix((weights, np.maximum(ids, 0), ends), shape=(len(ends) - 1, n_words))
 
@@ -273,35 +264,13 @@ def _has_features(matrix: sp.csr_matrix) -> npt.NDArray[np.bool_]:
 # -- what X is -------------------------------------------------------------------------------
 
 
-def _as_list(X: Any) -> list[Any]:
-    """List the documents of X, of which there must be one at least."""
-    if hasattr(X, "__array__"):
-        documents = np.asarray(X).tolist()
-    elif isinstance(X, (bytes, bytearray, Mapping, set, frozenset)) or not (
-        hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    ):
-        raise TypeError(
-            f"X is of type {type(X).__name__}; it must be vectors (an EmbeddingTable or a 2-D "
-            f"array) or a list of documents, where {_ACCEPTED}."
-        )
-    else:
-        documents = list(X)
-    if not documents:
-        raise ValueError("X is empty: it must hold at least one document.")
-    return documents
-
-
-def _is_empty(document: Any) -> bool:
-    return isinstance(document, (list, tuple, np.ndarray)) and len(document) == 0
-
-
 def _kind_of_first(document: Any, position: int) -> Literal["vectors", "documents"]:
     """Kind of X by its first document that is not empty."""
     if isinstance(document, np.ndarray) and (document.ndim > 1 or document.dtype.kind in "fc"):
         return "vectors"
     if isinstance(document, (list, tuple)) and any(map(_is_vector_entry, document)):
         return "vectors"
-    _form(document, position)
+    form_of(document, position)
     return "documents"
 
 
@@ -310,89 +279,6 @@ def _is_vector_entry(item: Any) -> bool:
     if isinstance(item, (list, tuple, np.ndarray)):
         return True
     return isinstance(item, Number) and not isinstance(item, Integral)
-
-
-def _form(document: Any, position: int) -> _Form:
-    """Form of one document, by its type and its first item."""
-    if isinstance(document, str):
-        return "text"
-    if _is_empty(document):
-        return "empty"
-    within = ""
-    if isinstance(document, (list, tuple)) or (
-        isinstance(document, np.ndarray) and document.ndim == 1
-    ):
-        first = document[0]
-        if isinstance(first, str):
-            return "words"
-        if _is_id_type(type(first)):
-            return "ids"
-        within = f" that begins with {first!r} ({type(first).__name__})"
-    raise TypeError(
-        f"X[{position}] is of type {type(document).__name__}{within}; {_ACCEPTED}. A single "
-        "document goes in a list of its own, vectors in a 2-D array."
-    )
-
-
-def _is_id_type(kind: type) -> bool:
-    return issubclass(kind, Integral) and not issubclass(kind, bool)
-
-
-def _common_form(documents: list[Any]) -> _Form:
-    """Form that all documents have; empty ones go with any."""
-    common: _Form = "empty"
-    first = 0
-    for position, document in enumerate(documents):
-        form = _form(document, position)
-        if common == "empty":
-            common, first = form, position
-        elif form not in (common, "empty"):
-            raise TypeError(
-                f"X[{position}] is a document given as {form} while X[{first}] is given as "
-                f"{common}: all documents must be given in the same way."
-            )
-    return common
-
-
-# -- documents to counts ---------------------------------------------------------------------
-
-
-def _checked_words(documents: list[Any]) -> Iterator[list[str]]:
-    for position, document in enumerate(documents):
-        if not all(issubclass(kind, str) for kind in set(map(type, document))):
-            at, item = next((a, i) for a, i in enumerate(document) if not isinstance(i, str))
-            raise TypeError(
-                f"X[{position}][{at}] is {item!r} of type {type(item).__name__} in a list of "
-                "words: every word must be a str."
-            )
-        yield document
-
-
-def _checked_ids(documents: list[Any], n_words: int) -> Iterator[list[int]]:
-    for position, document in enumerate(documents):
-        ids = document.tolist() if isinstance(document, np.ndarray) else document
-        if not all(map(_is_id_type, set(map(type, ids)))):
-            at, item = next((a, i) for a, i in enumerate(ids) if not _is_id_type(type(i)))
-            raise TypeError(
-                f"X[{position}][{at}] is {item!r} of type {type(item).__name__} in a list of row "
-                "ids: every id must be an int. Vectors go in a 2-D array."
-            )
-        if ids and (min(ids) < 0 or max(ids) >= n_words):
-            at, item = next((a, i) for a, i in enumerate(ids) if not 0 <= i < n_words)
-            raise ValueError(
-                f"X[{position}][{at}] is the row id {item}, which must be in [0, {n_words}), the "
-                "rows of the embedding table."
-            )
-        yield ids
-
-
-def _looked_up(
-    documents: Iterable[Iterable[str]], rows: WordRows, unknown: int | None
-) -> Iterator[list[int]]:
-    """Rows of the words that the table has, and `unknown` for the others if that is a row."""
-    for words in documents:
-        found = (unknown if row is None else row for row in map(rows.get, words))
-        yield [row for row in found if row is not None]
 
 
 def _word_ids(
@@ -408,34 +294,10 @@ def _word_ids(
     A word that the table lacks gets the id `unknown`, or none at all.
     """
     if kind_of(X) == "vectors":
-        raise TypeError(f"X of type {type(X).__name__} holds vectors, not documents: {_ACCEPTED}.")
-    documents = _as_list(X)
-    form = _common_form(documents)
-    if form == "ids":
-        return _listed(_checked_ids(documents, n_words))
-    if form == "empty":
-        return _listed(documents)
-    if rows is None:
-        raise ValueError(
-            "X holds text or words, and the embedding table has no words to look them up in. Give "
-            "it words, EmbeddingTable(words, vectors), or pass documents as lists of row ids."
-        )
-    if form == "text":
-        split = CountVectorizer(tokenizer=tokenizer, lowercase=lowercase).build_analyzer()
-        words: Iterable[Iterable[str]] = (split(text) if text else () for text in documents)
-    else:
-        words = _checked_words(documents)
-    return _listed(_looked_up(words, rows, unknown))
-
-
-def _listed(
-    documents: Iterable[Iterable[int]],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    ids, ends = array("q"), array("q", [0])
-    for document in documents:
-        ids.extend(document)
-        ends.append(len(ids))
-    return np.asarray(ids), np.asarray(ends)
+        raise TypeError(f"X of type {type(X).__name__} holds vectors, not documents: {ACCEPTED}.")
+    split = CountVectorizer(tokenizer=tokenizer, lowercase=lowercase).build_analyzer()
+    find = None if rows is None else partial(looked_up, rows=rows, unknown=unknown)
+    return word_ids(X, find, n_words, split)
 
 
 def _sparse_counts(X: Any, n_words: int) -> sp.csr_matrix:

@@ -207,6 +207,22 @@ class Vocabulary:
             raise ValueError("vocabulary: two words have one slot")
         return words
 
+    def words_of(self, slots: NDArray[np.int64]) -> list[str]:
+        """Words of a few slots, of which no more is expanded than their blocks.
+
+        Raises
+        ------
+        ValueError
+            If the stored text is damaged.
+        """
+        of_ranks = unpack(self._slots, _slot_width(self._n_words), np.arange(self._n_words))
+        by_slot = np.argsort(of_ranks, kind="stable")
+        words = []
+        for rank in by_slot[slots].tolist():
+            block = list(self._block_words(rank // _BLOCK))
+            words.append(block[rank % _BLOCK].decode("utf-8", "surrogatepass"))
+        return words
+
     def _checked(self, slot: int) -> int:
         if slot >= self._n_words:
             raise ValueError(f"vocabulary: slot {slot}, but there are {self._n_words}")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import skadacomp._compressed as room
-from skadacomp._codes import decode, encode_lengths
+from skadacomp._codes import code_matrix, decode, encode_lengths
 from skadacomp._compressed import FORMAT, CompressedTable, FormatError, codebook_shapes
+from skadacomp._texts import segment_sums
 
 GOLDEN = Path(__file__).parent / "data" / "compressed-format-1.safetensors"
 
@@ -801,6 +803,9 @@ def test_a_shipped_table_needs_numpy_alone(saved):
         word = table.words[0]
         assert (table[word] == table.vectors(table.rows([word]))[0]).all()
         assert table.vectors([word]).shape == (1, table.n_dims)
+        assert table.documents([[0], []]).shape == (2, table.n_dims)
+        assert table.code_features([[word]]).any()
+        assert len(table.nearest(word, 10)) == 10
         table.save(sys.argv[1])
         print(float(table.vectors(range(len(table))).sum()))
     """
@@ -814,6 +819,143 @@ def test_a_shipped_table_needs_numpy_alone(saved):
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(float(table.vectors(range(200)).sum()))
+
+
+# ---------------------------------------------------------------------------------------------
+# Documents and neighbours
+
+
+def texts_of(table, rng, n_documents=60):
+    """Documents of known, dropped and unknown words, some of them empty."""
+    names = [*random_words(table.n_words), "unheard"]
+    sizes = rng.integers(0, 9, n_documents)
+    return [[names[i] for i in rng.integers(len(names), size=size)] for size in sizes]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_documents_are_pooled_from_their_coded_words(pooling):
+    table = random_table()
+    documents = texts_of(table, np.random.default_rng(0))
+    vectors = table.documents(documents, pooling=pooling)
+    features = table.code_features(documents, pooling=pooling)
+    assert (vectors.dtype, features.dtype) == (np.float32, np.float32)
+    whole = code_matrix(table.codes, table.n_codewords).toarray()
+    for document, vector, feature in zip(documents, vectors, features, strict=True):
+        rows = table.rows(document)
+        rows = rows[rows >= 0]
+        n_read = 1 if pooling == "sum" else max(rows.size, 1)
+        expected = table.vectors(rows).sum(0) / n_read
+        np.testing.assert_allclose(vector, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(feature, whole[rows].sum(0) / n_read, rtol=1e-6)
+    assert not vectors[[not (table.rows(document) >= 0).any() for document in documents]].any()
+
+
+def test_documents_come_in_many_forms():
+    words = ["coffee", "tea", "x", "cake", "und"]
+    codes, books, mean = random_case(5, candidates=(0, 2, 4), shares=[0, 0.5, 0.5])
+    table = CompressedTable.from_codes(codes, books, mean, words, code_lengths=(0, 2, 4))
+    expected = table.documents([["coffee", "tea", "tea"], [], ["cake"]])
+    for form in (
+        ["Coffee, tea x TEA!", "...", "a cake"],  # one letter is no word, as in CountVectorizer
+        [[0, 1, 1], [], [3]],
+        [np.array([0, 1, 1]), np.array([], int), np.array([3], np.uint8)],
+    ):
+        np.testing.assert_array_equal(table.documents(form), expected)
+    assert not table.documents(["Coffee TEA"], lowercase=False).any()
+    split = table.documents(["coffee|tea|tea"], tokenizer=lambda text: text.split("|"))
+    np.testing.assert_array_equal(split[0], expected[0])
+
+
+def test_neither_order_nor_company_changes_a_document(monkeypatch):
+    table = random_table()
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(200, size=size) for size in [0, 1, 5, 30, 700, 3, 2000]]
+    vectors = table.documents(documents)
+    for number, document in enumerate(documents):
+        np.testing.assert_array_equal(table.documents([document])[0], vectors[number])
+    np.testing.assert_array_equal(table.documents(documents[::-1]), vectors[::-1])
+    monkeypatch.setattr(room, "_CHUNK", 7)
+    monkeypatch.setattr(room, "_BATCH", 2)
+    np.testing.assert_array_equal(table.documents(documents), vectors)
+
+
+def test_documents_that_cannot_be_read_are_refused():
+    table = random_table()
+    for wrong, error, message in [
+        ("coffee", ValueError, "string object received"),
+        ([], ValueError, "at least one"),
+        ([[200]], ValueError, r"must be in \[0, 200\)"),
+        ([np.array([-1])], ValueError, r"must be in \[0, 200\)"),
+        (np.zeros((2, 3), int), TypeError, "2 dimensions"),
+        ([["tea"], [3]], TypeError, "same way"),
+        ([[0.5]], TypeError, "begins with 0.5"),
+    ]:
+        with pytest.raises(error, match=message):
+            table.documents(wrong)
+    with pytest.raises(ValueError, match="pooling='max'"):
+        table.code_features([[1]], pooling="max")
+    with pytest.raises(ValueError, match="no words to look them up"):
+        random_table(words=False).documents([["tea"]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(0, 700), max_size=12), seed=st.integers(0, 9))
+def test_segment_sums_add_up_rows(sizes, seed):
+    rng = np.random.default_rng(seed)
+    features = rng.integers(-9, 9, (20, 3)).astype(np.float32)
+    ends = np.append(0, np.cumsum(sizes, dtype=np.int64))
+    rows = rng.integers(20, size=ends[-1])
+    expected = [features[rows[a:b]].sum(0) for a, b in pairwise(ends)]
+    found = segment_sums(features, rows, ends)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.reshape(expected, (len(sizes), 3)))
+
+
+def test_the_nearest_have_the_largest_cosine():
+    table = random_table()
+    vectors = table.vectors(table.words)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    word = table.words[9]
+    found = table.nearest(word, 5)
+    cosines = np.delete(unit @ unit[9], 9)
+    names = np.delete(table.words, 9)
+    np.testing.assert_allclose([score for _, score in found], np.sort(cosines)[::-1][:5], rtol=1e-4)
+    for name, score in found:
+        assert cosines[names == name] == pytest.approx(score, rel=1e-4)
+    # A vector's nearest may be the word that it came from; there are no more than there are.
+    assert table.nearest(table[word] * 3, 1)[0][1] == pytest.approx(1)
+    assert len(table.nearest(word, 10_000)) == len(table.words) - 1
+    without = random_table(words=False)
+    row = int(np.flatnonzero(without.code_lengths)[4])
+    assert without.nearest(without.vectors([row])[0])[0] == (row, pytest.approx(1))
+
+
+def test_nearest_refuses_what_has_no_direction():
+    table = random_table()
+    with pytest.raises(KeyError, match="unheard"):
+        table.nearest("unheard")
+    for wrong in (np.zeros(6), np.ones(5), np.full(6, np.nan)):
+        with pytest.raises(ValueError, match="item"):
+            table.nearest(wrong)
+    for k in (0, -1, 1.5, True, "3"):
+        with pytest.raises(ValueError, match="k="):
+            table.nearest(table.words[0], k)
+
+
+def test_a_table_of_nothing_has_no_neighbours():
+    codes, books, mean = random_case(5, candidates=(0, 2), shares=[1, 0])
+    table = CompressedTable.from_codes(codes, books, mean, list("abcde"), code_lengths=(0, 2))
+    assert table.nearest(np.ones(6)) == []
+    assert list(table) == []
+    assert not table.documents([["a", "b"]]).any()
+
+
+def test_going_through_a_table_gives_its_words():
+    table = random_table()
+    assert list(table) == table.words
+    assert all(word in table for word in table)
+    with pytest.raises(TypeError, match="without words"):
+        iter(random_table(words=False))
 
 
 if __name__ == "__main__":

@@ -197,6 +197,18 @@ def test_a_dropped_word_is_skipped_and_is_the_mean(table, task, fitted):
 # -- transform ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+@pytest.mark.parametrize("form", ["text", "words", "ids"])
+def test_what_ships_pools_documents_as_the_compressor_does(table, task, forms, pooling, form):
+    fitted = compressor(pooling=pooling).fit(table, *task)
+    documents = forms[form]
+    features = fitted.compressed_.code_features(documents, pooling=pooling)
+    np.testing.assert_allclose(features, fitted.transform(documents).toarray(), rtol=1e-5)
+    vectors = fitted.set_params(output="vectors").transform(documents)
+    found = fitted.compressed_.documents(documents, pooling=pooling)
+    np.testing.assert_allclose(found, vectors, rtol=1e-4, atol=1e-5)
+
+
 def test_code_features_hold_all_that_vectors_hold(table, task, fitted):
     np.testing.assert_allclose(
         fitted.inverse_transform(fitted.transform(table)),

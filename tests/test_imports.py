@@ -44,6 +44,7 @@ ROOMS = [
     "_encoder",
     "_table",
     "_vocabulary",
+    "_texts",
     "_codes",
 ]
 WITH_TORCH = ("_learning", "nn")

@@ -27,6 +27,9 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.01},
     {"size_penalty": 0.002, "code_lengths": _LONG},
     {"size_penalty": 0.0001, "code_lengths": _LONG},
+    {"size_penalty": 0.02, "n_codewords": 8},
+    {"size_penalty": 0.01, "n_codewords": 8},
+    {"size_penalty": 0.01, "n_codewords": 16},
 ]
 _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.005},
