@@ -13,9 +13,18 @@ if TYPE_CHECKING:
     from skadacomp._compressed import CompressedTable
     from skadacomp._compressor import AdaptiveCodebookCompressor
     from skadacomp._format import FormatError
+    from skadacomp._freeze import freeze
+    from skadacomp._frozen import FrozenClassifier
     from skadacomp._table import EmbeddingTable
 
-__all__ = ["AdaptiveCodebookCompressor", "CompressedTable", "EmbeddingTable", "FormatError"]
+__all__ = [
+    "AdaptiveCodebookCompressor",
+    "CompressedTable",
+    "EmbeddingTable",
+    "FormatError",
+    "FrozenClassifier",
+    "freeze",
+]
 
 __version__ = "0.1.0.dev0"
 
@@ -25,6 +34,8 @@ _ROOM_OF = {
     "CompressedTable": "_compressed",
     "EmbeddingTable": "_table",
     "FormatError": "_format",
+    "FrozenClassifier": "_frozen",
+    "freeze": "_freeze",
 }
 _SUBMODULES = ("datasets", "display", "metrics", "nn")
 

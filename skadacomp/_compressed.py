@@ -28,6 +28,7 @@ from skadacomp._codes import (
 from skadacomp._decoder import Decoder, Group
 from skadacomp._format import (
     AXIS_TENSORS,
+    CLASSIFIER_TENSORS,
     DTYPES,
     FORMAT,
     WORD_TENSORS,
@@ -89,12 +90,13 @@ class CompressedTable:
         self, tensors: Tensors, metadata: Mapping[str, str], source: str = "table"
     ) -> None:
         self._source = source
-        self._tensors = tensors
+        # A classifier in the same file is its own affair.
+        self._tensors = {n: t for n, t in tensors.items() if n not in CLASSIFIER_TENSORS}
         with reading(source, "metadata"):
             self._metadata = Metadata.parsed(metadata)
         with reading(source, "tensors"):
             check_tensors(tensors)
-            _check_numbers(tensors)
+            _check_numbers(self._tensors)
             self._width = code_width(self.n_codewords)
             _check_candidates(self.candidates, self.n_codebooks)
             self._groups = _groups(self._metadata, self._width)
@@ -233,7 +235,7 @@ class CompressedTable:
     @property
     def file_nbytes(self) -> int:
         """Exact size in bytes of the file that `save` writes, header included."""
-        return file_nbytes(self._tensors, self._metadata.text())
+        return self._file_nbytes_with({}, {})
 
     @cached_property
     def codebooks(self) -> NDArray[np.float32]:
@@ -448,10 +450,9 @@ class CompressedTable:
 
     def _products(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Inner products of all slots' vectors with a vector, (n_slots,)."""
-        books, mean = self.codebooks @ query[:, None], np.array([self.mean @ query])
         # Sums of codewords' products are products of sums.
-        products = Decoder(self._tensors["codes"], self._groups, books, mean)
-        return products.vectors(np.arange(self._n_slots))[:, 0]
+        books, mean = self.codebooks @ query[:, None], np.array([self.mean @ query])
+        return self._decoder_of(books, mean).vectors(np.arange(self._n_slots))[:, 0]
 
     @cached_property
     def _norms(self) -> NDArray[np.float32]:
@@ -509,14 +510,18 @@ class CompressedTable:
     ) -> NDArray[np.float32]:
         """Code features of documents; what the compressor's `transform` gives, as a dense array.
 
-        Parameters and errors are those of `documents`.
+        Errors are those of `documents`.
 
         Parameters
         ----------
         X : sequence of documents
+            Of str, of lists of words, or of lists or arrays of row ids.
         pooling : {"mean", "sum"}, default="mean"
+            How the features of a document's words become one row.
         tokenizer : callable of str to list of str, default=None
+            How to split strings; None takes words of two and more letters or digits.
         lowercase : bool, default=True
+            Whether strings are made lower case first. Lists of words never are.
 
         Returns
         -------
@@ -596,7 +601,11 @@ class CompressedTable:
 
     @cached_property
     def _decoder(self) -> Decoder:
-        return Decoder(self._tensors["codes"], self._groups, self.codebooks, self.mean)
+        return self._decoder_of(self.codebooks, self.mean)
+
+    def _decoder_of(self, books: NDArray[np.float32], mean: NDArray[np.float32]) -> Decoder:
+        """Decode the codes with other codebooks, (n_codebooks, n_codewords, n_columns)."""
+        return Decoder(self._tensors["codes"], self._groups, books, mean)
 
     def _group_codes(self, group: Group, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Codes (n, length) of rows (n,), counted within their group."""
@@ -673,7 +682,16 @@ class CompressedTable:
         OSError
             If the file cannot be written.
         """
-        write(path, self._tensors, self._metadata.text())
+        self._write_with(path, {}, {})
+
+    def _write_with(
+        self, path: str | os.PathLike[str], tensors: Tensors, metadata: Mapping[str, str]
+    ) -> None:
+        """Write the table and what shares its file."""
+        write(path, self._tensors | tensors, {**self._metadata.text(), **metadata})
+
+    def _file_nbytes_with(self, tensors: Tensors, metadata: Mapping[str, str]) -> int:
+        return file_nbytes(self._tensors | tensors, {**self._metadata.text(), **metadata})
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> CompressedTable:

@@ -38,6 +38,8 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _TENSORS: dict[str, tuple[tuple[str, ...], int]] = {
     "scales": (("F32",), 1),  # (n_codebooks,)
     "axis_scales": (("F32",), 1),  # (n_axes,)
+    "coef": (("F32",), 2),  # (n_outputs, n_codebooks * n_codewords + 1), of a FrozenClassifier
+    "intercept": (("F32",), 1),  # (n_outputs,)
     "mean": (("F32", "F16"), 1),  # (n_dims,)
     "codebooks": (("I8",), 3),  # (n_codebooks, n_codewords, n_dims), or n_axes where there are axes
     "axes": (("I8",), 2),  # (n_axes, n_dims)
@@ -50,6 +52,8 @@ _TENSORS: dict[str, tuple[tuple[str, ...], int]] = {
 }
 WORD_TENSORS = ("words", "word_offsets", "word_slots", "word_merges")
 AXIS_TENSORS = ("axes", "axis_scales")
+CLASSIFIER_TENSORS = ("coef", "intercept")
+_OPTIONAL = WORD_TENSORS + AXIS_TENSORS + CLASSIFIER_TENSORS
 
 _MAX_HEADER = 100_000_000  # the bound that safetensors readers share
 
@@ -167,7 +171,7 @@ def check_tensors(tensors: Tensors) -> None:
     """
     for name, (dtypes, n_dimensions) in _TENSORS.items():
         if name not in tensors:
-            if name in WORD_TENSORS + AXIS_TENSORS:
+            if name in _OPTIONAL:
                 continue
             raise ValueError(f"tensor {name!r} is missing")
         tensor = tensors[name]
