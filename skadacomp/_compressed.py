@@ -452,7 +452,7 @@ class CompressedTable:
         """Inner products of all slots' vectors with a vector, (n_slots,)."""
         # Sums of codewords' products are products of sums.
         books, mean = self.codebooks @ query[:, None], np.array([self.mean @ query])
-        return self._decoder_of(books, mean).vectors(np.arange(self._n_slots))[:, 0]
+        return self._decoded_by(self._decoder_of(books, mean), np.arange(self._n_slots))[:, 0]
 
     @cached_property
     def _norms(self) -> NDArray[np.float32]:
@@ -596,8 +596,11 @@ class CompressedTable:
 
     def _decoded(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors (n, n_dims) of slots (n,); the mean vector for a slot of -1."""
+        return self._decoded_by(self._decoder, slots)
+
+    def _decoded_by(self, decoder: Decoder, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         with reading(self._source, "codes"):
-            return self._decoder.vectors(slots)
+            return decoder.vectors(slots)
 
     @cached_property
     def _decoder(self) -> Decoder:

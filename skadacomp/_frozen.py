@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from skadacomp._format import CLASSIFIER_TENSORS, FormatError, Tensors, read, re
 from skadacomp._texts import splitter
 
 _KEY = "classifier"  # in the file's metadata
-LINKS = ("none", "sigmoid", "softmax")
+_LINKS = ("none", "sigmoid", "softmax")
 
 
 class Description(NamedTuple):
@@ -62,7 +62,7 @@ class Description(NamedTuple):
             _are_classes(found["classes"])
             and found["pooling"] in ("mean", "sum")
             and found["lowercase"] in (False, True)
-            and found["link"] in LINKS
+            and found["link"] in _LINKS
         ):
             raise ValueError(f"the classifier cannot be {found!r:.200}")
         return cls(**found)
@@ -152,7 +152,8 @@ class FrozenClassifier:
         """
         split = splitter(None, self._description.lowercase)
         pooling, n_outputs = self._description.pooling, len(self._intercept)
-        scores = self.table._pooled(X, self._scores.vectors, n_outputs, pooling, split)
+        of_words = partial(self.table._decoded_by, self._scores)
+        scores = self.table._pooled(X, of_words, n_outputs, pooling, split)
         scores += self._intercept
         return scores[:, 0] if n_outputs == 1 else scores
 

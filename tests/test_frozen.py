@@ -201,6 +201,11 @@ def test_damaged_classifiers_are_refused(table, texts, tmp_path):
         save_file(tensors, path, {**metadata, "classifier": wrong})
         with pytest.raises(FormatError, match="classifier"):
             FrozenClassifier.open(path)
+    # Of three codewords two bits can name a fourth.
+    bad = {**tensors, "codes": np.full_like(tensors["codes"], 255)}
+    save_file(bad, path, metadata)
+    with pytest.raises(FormatError, match="out of 3 codewords"):
+        FrozenClassifier.open(path).predict(texts)
     with pytest.raises(FileNotFoundError):
         FrozenClassifier.open(tmp_path / "none")
 
