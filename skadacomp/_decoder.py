@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skadacomp._codes import code_width, unpack_one
+from skadacomp._codes import code_width
 
 _TABLE_NBYTES = 1 << 18  # of one table of partial sums, at most, unless one codebook has more
 _BLOCK = 1 << 16  # numbers of the result filled at a time: they stay in the cache
@@ -56,7 +56,6 @@ class Decoder:
         codebooks: NDArray[np.float32],
         mean: NDArray[np.float32],
     ) -> None:
-        self._packed, self._groups = packed, groups
         self._n_codewords = codebooks.shape[1]
         self._width = code_width(self._n_codewords)
         self._n_joined = _n_joined(self._width, mean.size)
@@ -74,6 +73,21 @@ class Decoder:
             for first in range(0, max(longest, 1), self._n_joined)
         ]
         self._looks[0].sums[:] += mean
+        self._step = self._n_joined * self._width
+        self._bytes = np.ascontiguousarray(packed).data
+        # The same for one slot at a time, as plain numbers, and of the looks those that it needs.
+        self._plans = [
+            (
+                int(self._begins[number]),
+                int(self._row_bits[number]),
+                [
+                    (look, int(look.masks[number]), int(look.offsets[number]))
+                    for look in self._looks
+                    if look.masks[number]
+                ],
+            )
+            for number in range(1, len(groups) + 1)
+        ]
 
     def vectors(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors (n, n_dims) of slots (n,); the mean vector for a slot of -1."""
@@ -91,7 +105,7 @@ class Decoder:
     ) -> None:
         group = self._firsts.searchsorted(slots, side="right")
         bits = self._begins.take(group) + slots * self._row_bits.take(group)
-        n_read, step = 0, self._n_joined * self._width
+        n_read, step = 0, self._step
         for number, look in enumerate(self._looks):
             if number == 0 or n_read + step > _WINDOW_BITS:
                 value, n_read = self._read(bits + number * step), 0
@@ -115,19 +129,24 @@ class Decoder:
 
     def vector(self, slot: int) -> NDArray[np.float32]:
         """Vector (n_dims,) of one slot: as `vectors`, without an array's overhead."""
-        number = bisect_right(self._first_slots, slot)
-        group = self._groups[number - 1]
-        packed, width = self._packed[group.begin : group.end], self._width * group.length
-        value = unpack_one(packed, width, slot - group.first_slot)
-        vector: NDArray[np.float32] | None = None
-        for look in self._looks:
-            index = (value & int(look.masks[number])) + int(look.offsets[number])
-            self._check(look, index)
-            found = look.sums[index]
-            vector = found.copy() if vector is None else vector + found
-            value >>= self._n_joined * self._width
-        assert vector is not None
+        begin, n_bits, (first, *others) = self._plans[bisect_right(self._first_slots, slot) - 1]
+        first_bit = begin + slot * n_bits
+        value = int.from_bytes(
+            self._bytes[first_bit >> 3 : (first_bit + n_bits + 7) >> 3], "little"
+        )
+        value >>= first_bit & 7
+        vector: NDArray[np.float32] = self._found(first, value).copy()
+        for plan in others:
+            value >>= self._step
+            vector += self._found(plan, value)
         return vector
+
+    def _found(self, plan: tuple[_Look, int, int], value: int) -> NDArray[np.float32]:
+        look, mask, offset = plan
+        index = (value & mask) + offset
+        self._check(look, index)
+        found: NDArray[np.float32] = look.sums[index]
+        return found
 
     def _check(self, look: _Look, index: NDArray[np.int64] | int) -> None:
         if look.valid is not None and not np.all(look.valid[index]):

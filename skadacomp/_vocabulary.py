@@ -10,6 +10,7 @@ of the blocks, expands one block, and reads nothing else: the buffers may be mem
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -37,6 +38,9 @@ _NO_PAIR = 1 << 16
 _SAMPLE = 1 << 17
 # From this share of the words on, expanding every block is cheaper than looking each word up.
 _BULK = 1 / 16
+# One search expands about this many times what one block's first word takes.
+_SEARCHES = 8
+_HEAD = 24  # symbols in which a block's first word mostly ends
 
 _TENSORS = {"words": 1, "word_offsets": 1, "word_slots": 1, "word_merges": 2}  # name: dimensions
 
@@ -68,6 +72,8 @@ class Vocabulary:
         self._merges = tensors["word_merges"]
         self._expansions = _expansions(self._merges)
         self._slot_of: dict[str, int] | None = None
+        self._heads: list[bytes] | None = None  # first word of each block, once that pays
+        self._n_searched = 0
 
     @classmethod
     def build(cls, words: Sequence[str], slots: ArrayLike) -> Vocabulary:
@@ -238,6 +244,11 @@ class Vocabulary:
     def _block_of(self, key: bytes) -> int:
         """Last block whose first word is not above `key`; 0 if there is none."""
         low, high = 0, _n_blocks(self._n_words)
+        self._n_searched += 1
+        if self._heads is None and self._n_searched * _SEARCHES > high:
+            self._heads = [self._head(block) for block in range(high)]
+        if self._heads is not None:
+            return max(bisect_right(self._heads, key) - 1, 0)
         while high - low > 1:
             middle = (low + high) // 2
             begin = self._offset(middle)
@@ -249,11 +260,22 @@ class Vocabulary:
                 high = middle
         return low
 
+    def _head(self, block: int) -> bytes:
+        """First word of a block."""
+        begin, end = self._offset(block), self._end(block)
+        for stop in (begin + _HEAD, end):
+            parts = _SEPARATOR.split(self._expand(begin, min(stop, end)), 1)
+            if len(parts) > 1:
+                break
+        return parts[0]
+
+    def _end(self, block: int) -> int:
+        last = block + 1 == _n_blocks(self._n_words)
+        return self._text.size if last else self._offset(block + 1)
+
     def _block_words(self, block: int) -> Iterator[bytes]:
         """Words of one block as utf-8, in sorted order."""
-        last = block + 1 == _n_blocks(self._n_words)
-        end = self._text.size if last else self._offset(block + 1)
-        parts = _SEPARATOR.split(self._expand(self._offset(block), end))
+        parts = _SEPARATOR.split(self._expand(self._offset(block), self._end(block)))
         expected = min(_BLOCK, self._n_words - block * _BLOCK)
         if len(parts) != 2 * expected - 1:
             raise ValueError(

@@ -120,6 +120,19 @@ def test_many_words_at_once_are_found_as_one_by_one():
     assert vocabulary.slots([]).shape == (0,)
 
 
+@given(st.sets(st.text(max_size=40), min_size=1, max_size=200))
+def test_many_searches_find_what_the_first_ones_found(words):
+    words = sorted(words)
+    vocabulary, slots = built(words)
+    asked = [*words, *(word + "x" for word in words), "", "\U0010ffff" * 9]
+    known = dict(zip(words, slots.tolist(), strict=True))
+    expected = [known.get(word, -1) for word in asked]
+    first = [Vocabulary.from_tensors(vocabulary.tensors(), len(words)).slot(w) for w in asked]
+    assert first == expected
+    assert [vocabulary.slot(word) for word in asked] == expected
+    assert vocabulary._heads is not None
+
+
 def test_a_look_up_reads_nothing_but_block_heads_and_its_block():
     words = sorted(english(3000))
     vocabulary = Vocabulary.build(words, np.arange(3000))
