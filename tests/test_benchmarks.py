@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from skadacomp import EmbeddingTable
+from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp._learning.teacher import Teacher
 from skadacomp._targets import TargetEncoder
 
@@ -329,3 +329,27 @@ def test_two_tasks_share_a_table_of_both_words(kinds, tmp_path, monkeypatch):
     points = kinds.read_points(file)
     assert [point["name"] for point in points] == list(joint._NAMES)
     assert "\n| both | " in joint.table_of(points)
+
+
+def test_what_ships_is_timed_beside_the_whole_table(monkeypatch):
+    pytest.importorskip("faiss")
+    import runtime
+
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(400, 6)).astype(np.float32)
+    words = [f"w{number}" for number in range(400)]
+    table = EmbeddingTable(words, vectors)
+    fitted = AdaptiveCodebookCompressor(code_lengths=(2,), max_iter=1, random_state=0).fit(table)
+    shipped = {"small": fitted.compressed_}
+    texts = [" ".join(random.choice(words, 8)) for _ in range(20)]
+    monkeypatch.setattr(runtime, "decoders", lambda *shape: iter(()))  # faiss wants more rows
+    lines = runtime.lookups(shipped, vectors, rounds=2)
+    lines += runtime.words_and_texts(shipped, table, texts, rounds=1)
+    lines += runtime.fresh(shipped, table, rounds=1)
+    lines += runtime.imports(rounds=1)
+    lines += runtime.sizes(shipped)
+    text = "\n".join(lines)
+    assert text.count("| skadacomp, small |") == 5
+    # All rows have two codes of 2 bits.
+    assert "| small | 200 |" in text
+    assert "times as long as `import numpy`" in text
