@@ -33,9 +33,11 @@ _LINEAR: list[dict[str, Any]] = [
 ]
 _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.005},
+    {"size_penalty": 0.02, "n_codewords": 8},
+    {"size_penalty": 0.005, "n_codewords": 8},
     {"size_penalty": 0.02},
     {"size_penalty": 0.0015},
-    *_LINEAR[3:],
+    *_LINEAR[3:8],
 ]
 _CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {
