@@ -1,4 +1,4 @@
-"""Vectors straight from packed codes: numpy alone, and as quick as reading a table.
+"""Vectors straight from packed codes: numpy alone, and nearly as quick as reading a table.
 
 Neighbouring codes of a row are read as one number, and what their codewords sum to is looked up in
 a table of partial sums. The tables are small enough to stay in the processor's cache, which the
@@ -93,7 +93,7 @@ class Decoder:
         """Vectors (n, n_dims) of slots (n,); the mean vector for a slot of -1."""
         n_dims = self._looks[0].sums.shape[1]
         vectors = np.empty((slots.size, n_dims), np.float32)
-        n_rows = max(256, _BLOCK // n_dims)
+        n_rows = max(256, _BLOCK // max(n_dims, 1))
         spare = np.empty((min(n_rows, slots.size), n_dims), np.float32)
         for start in range(0, slots.size, n_rows):
             part = vectors[start : start + n_rows]
@@ -167,7 +167,7 @@ class _Look(NamedTuple):
         width = code_width(codebooks.shape[1])
         counts = np.clip(n_codes, 0, len(codebooks))
         kinds = np.unique(np.append(counts, 0))
-        blocks = [_partial_sums(codebooks[:count], codebooks.shape[2]) for count in kinds]
+        blocks = [_partial_sums(codebooks[:count]) for count in kinds]
         starts = np.cumsum([0, *(len(block) for block, _ in blocks)])
         whole = 1 << width == codebooks.shape[1]
         return cls(
@@ -179,7 +179,7 @@ class _Look(NamedTuple):
 
 
 def _partial_sums(
-    codebooks: NDArray[np.float32], n_dims: int
+    codebooks: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Sum of codewords for each number that codes make, and whether it is one that they make.
 
@@ -188,14 +188,13 @@ def _partial_sums(
     sums : ndarray (2 ** (width * n_codebooks), n_dims) float32
     valid : ndarray (2 ** (width * n_codebooks),) of bool
     """
-    sums, valid = np.zeros((1, n_dims), np.float32), np.ones(1, bool)
+    sums, valid = np.zeros((1, codebooks.shape[2]), np.float32), np.ones(1, bool)
     for book in codebooks:
         n_missing = (1 << code_width(len(book))) - len(book)
         words = np.pad(book, ((0, n_missing), (0, 0)))
         # The first code lies in the lowest bits, so each further one goes around those before.
-        sums = (words[:, None] + sums).reshape(-1, n_dims)
-        valid = (np.arange(len(words))[:, None] < len(book)) & valid
-        valid = valid.ravel()
+        sums = (words[:, None] + sums).reshape(len(words) * len(sums), -1)
+        valid = ((np.arange(len(words))[:, None] < len(book)) & valid).ravel()
     return sums, valid
 
 

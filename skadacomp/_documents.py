@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from sklearn.feature_extraction.text import CountVectorizer
 
 from skadacomp._table import EmbeddingTable, is_frame, is_keyed_vectors
 from skadacomp._texts import (
@@ -20,6 +19,7 @@ from skadacomp._texts import (
     is_empty,
     looked_up,
     refuse_text,
+    splitter,
     word_ids,
 )
 
@@ -295,9 +295,8 @@ def _word_ids(
     """
     if kind_of(X) == "vectors":
         raise TypeError(f"X of type {type(X).__name__} holds vectors, not documents: {ACCEPTED}.")
-    split = CountVectorizer(tokenizer=tokenizer, lowercase=lowercase).build_analyzer()
     find = None if rows is None else partial(looked_up, rows=rows, unknown=unknown)
-    return word_ids(X, find, n_words, split)
+    return word_ids(X, find, n_words, splitter(tokenizer, lowercase))
 
 
 def _sparse_counts(X: Any, n_words: int) -> sp.csr_matrix:

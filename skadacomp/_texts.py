@@ -19,6 +19,8 @@ ACCEPTED = (
 _Form = Literal["text", "words", "ids", "empty"]
 
 _WORD = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's token_pattern
+_PIECE = 256  # words added up one after the other; longer documents are cut, and the sums added
+_AT_A_TIME = 1024  # pieces whose sums grow side by side
 
 
 class WordRows(Protocol):
@@ -211,10 +213,6 @@ def _listed(
         ids.extend(document)
         ends.append(len(ids))
     return np.asarray(ids), np.asarray(ends)
-
-
-_PIECE = 256  # words added up one after the other; longer documents are cut, and the sums added
-_AT_A_TIME = 1024  # pieces whose sums grow side by side
 
 
 def splitter(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -221,13 +222,16 @@ class Vocabulary:
         ValueError
             If the stored text is damaged.
         """
-        of_ranks = unpack(self._slots, _slot_width(self._n_words), np.arange(self._n_words))
-        by_slot = np.argsort(of_ranks, kind="stable")
         words = []
-        for rank in by_slot[slots].tolist():
+        for rank in self._rank_of_slot[slots].tolist():
             block = list(self._block_words(rank // _BLOCK))
             words.append(block[rank % _BLOCK].decode("utf-8", "surrogatepass"))
         return words
+
+    @cached_property
+    def _rank_of_slot(self) -> NDArray[np.int64]:
+        of_ranks = unpack(self._slots, _slot_width(self._n_words), np.arange(self._n_words))
+        return np.argsort(of_ranks, kind="stable")
 
     def _checked(self, slot: int) -> int:
         if slot >= self._n_words:
@@ -246,7 +250,7 @@ class Vocabulary:
         low, high = 0, _n_blocks(self._n_words)
         self._n_searched += 1
         if self._heads is None and self._n_searched * _SEARCHES > high:
-            self._heads = [self._head(block) for block in range(high)]
+            self._heads = self._first_words()
         if self._heads is not None:
             return max(bisect_right(self._heads, key) - 1, 0)
         while high - low > 1:
@@ -260,22 +264,28 @@ class Vocabulary:
                 high = middle
         return low
 
-    def _head(self, block: int) -> bytes:
-        """First word of a block."""
-        begin, end = self._offset(block), self._end(block)
+    def _first_words(self) -> list[bytes]:
+        """First word of every block."""
+        places = np.arange(_n_blocks(self._n_words))
+        begins = unpack(self._offsets, _offset_width(self._text.size), places)
+        ends = np.append(begins[1:], self._text.size)
+        if (begins > ends).any():  # else damaged blocks could hold the whole text each
+            raise ValueError("vocabulary: blocks overlap")
+        return [self._head(*span) for span in zip(begins.tolist(), ends.tolist(), strict=True)]
+
+    def _head(self, begin: int, end: int) -> bytes:
+        """First word of the block that lies there."""
         for stop in (begin + _HEAD, end):
             parts = _SEPARATOR.split(self._expand(begin, min(stop, end)), 1)
             if len(parts) > 1:
                 break
         return parts[0]
 
-    def _end(self, block: int) -> int:
-        last = block + 1 == _n_blocks(self._n_words)
-        return self._text.size if last else self._offset(block + 1)
-
     def _block_words(self, block: int) -> Iterator[bytes]:
         """Words of one block as utf-8, in sorted order."""
-        parts = _SEPARATOR.split(self._expand(self._offset(block), self._end(block)))
+        last = block + 1 == _n_blocks(self._n_words)
+        end = self._text.size if last else self._offset(block + 1)
+        parts = _SEPARATOR.split(self._expand(self._offset(block), end))
         expected = min(_BLOCK, self._n_words - block * _BLOCK)
         if len(parts) != 2 * expected - 1:
             raise ValueError(

@@ -63,6 +63,12 @@ def test_a_slot_of_none_has_the_mean_vector():
     assert nothing.vectors(np.array([], int)).shape == (0, 6)
 
 
+def test_vectors_of_no_dimensions_are_empty():
+    decoder, _ = random_case(4, 0, {2, 5}, 3, 0)
+    assert decoder.vectors(np.arange(6)).shape == (6, 0)
+    assert decoder.vector(4).shape == (0,)
+
+
 def test_a_vector_is_ones_own_to_change():
     decoder, _ = random_case(4, 6, {2}, 3, 0)
     before = decoder.vector(1).copy()

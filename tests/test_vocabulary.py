@@ -133,6 +133,15 @@ def test_many_searches_find_what_the_first_ones_found(words):
     assert vocabulary._heads is not None
 
 
+def test_blocks_that_overlap_are_refused():
+    vocabulary, _ = built(english(2000))
+    tensors = {name: tensor.copy() for name, tensor in vocabulary.tensors().items()}
+    tensors["word_offsets"][:] = tensors["word_offsets"][::-1]
+    damaged = Vocabulary.from_tensors(tensors, 2000)
+    with pytest.raises(ValueError, match="blocks overlap"):
+        damaged._first_words()
+
+
 def test_a_look_up_reads_nothing_but_block_heads_and_its_block():
     words = sorted(english(3000))
     vocabulary = Vocabulary.build(words, np.arange(3000))
