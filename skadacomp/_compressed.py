@@ -202,7 +202,10 @@ class CompressedTable:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What `from_codes` was given as parameters, a fresh copy."""
+        """How it was made: the release, and the compressor's parameters that were not default.
+
+        A fresh copy of what `from_codes` was given.
+        """
         return copy.deepcopy(self._metadata.parameters)
 
     @property

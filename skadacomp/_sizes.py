@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from skadacomp._table import EmbeddingTable
 from skadacomp._vocabulary import SortedWords
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from skadacomp._learning import Budget, Rate
 
@@ -27,7 +27,7 @@ class SizeModel:
     """Exact sizes of the compressed table for any choice of lengths, without its codes.
 
     A choice is an array of shape (n_words,), uint8: the index of each word's candidate. The
-    compressed table is taken to keep no parameters.
+    table's own bytes are known by then.
 
     Parameters
     ----------
@@ -37,15 +37,22 @@ class SizeModel:
         The code lengths to choose from.
     n_codewords : int
         Codewords in a codebook.
+    parameters : mapping of str to anything that JSON can hold
+        What the compressed table will keep of its making.
     """
 
     def __init__(
-        self, table: EmbeddingTable, candidates: tuple[int, ...], n_codewords: int
+        self,
+        table: EmbeddingTable,
+        candidates: tuple[int, ...],
+        n_codewords: int,
+        parameters: Mapping[str, Any],
     ) -> None:
         self.table = table
         self.n_words = table.n_words
         self.candidates = np.array(candidates)
         self.width = code_width(n_codewords)
+        self.parameters = dict(parameters)
         self.codebooks = (candidates[-1], n_codewords, table.n_dims)
         mean = table.vectors.mean(0, dtype=np.float64).astype(np.float32)
         self.mean: Shaped = small_mean(mean)
@@ -61,7 +68,7 @@ class SizeModel:
         if self.words is not None:
             shapes |= self.words.shapes(self.candidates[choices] > 0)
         tensors = {name: TensorShape(_BYTE, shape) for name, shape in shapes.items()}
-        metadata = Metadata(tuple(self.candidates.tolist()), self._counts(choices), {})
+        metadata = Metadata(tuple(self.candidates.tolist()), self._counts(choices), self.parameters)
         fixed = {"mean": self.mean, **codebook_shapes(self.codebooks, rank)}
         return file_nbytes({**fixed, **tensors}, metadata.text())
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from skadacomp import CompressedTable, EmbeddingTable
 from skadacomp._sizes import SizeModel
 
+PARAMETERS = {"n_codewords": 8, "note": "é"}
+
 
 def random_table(n_words: int, words: bool, scale: float, rng: np.random.Generator):
     names = [f"{'wörd' if n % 3 else 'shared beginning'} {n}" for n in range(n_words)]
@@ -27,7 +29,13 @@ def compressed(table, choices, candidates, n_codewords, rng, rank=None):
     codebooks = rng.normal(size=(candidates[-1], n_codewords, table.n_dims))
     mean = table.vectors.mean(0, dtype=np.float64)
     return CompressedTable.from_codes(
-        codes, codebooks, mean, table.words, code_lengths=candidates, rank=rank
+        codes,
+        codebooks,
+        mean,
+        table.words,
+        code_lengths=candidates,
+        rank=rank,
+        parameters=PARAMETERS,
     )
 
 
@@ -55,7 +63,7 @@ def test_sizes_are_exact(n_words, words, scale, candidates, n_codewords, only, r
     choices = rng.choice(len(candidates), n_words, p=shares).astype(np.uint8)
     if only is not None:
         choices[:] = only % len(candidates)
-    model = SizeModel(table, candidates, n_codewords)
+    model = SizeModel(table, candidates, n_codewords, PARAMETERS)
     shipped = compressed(table, choices, candidates, n_codewords, rng, rank)
     assert model.file_nbytes(choices, rank) == shipped.file_nbytes
     bits = 8 * (shipped.sizes["codes"] + shipped.sizes["lengths"]) / n_words
@@ -65,7 +73,7 @@ def test_sizes_are_exact(n_words, words, scale, candidates, n_codewords, only, r
 def test_one_model_sizes_many_choices(tmp_path):
     rng = np.random.default_rng(0)
     table = random_table(5000, True, 1.0, rng)
-    model = SizeModel(table, (0, 2, 8), 16)
+    model = SizeModel(table, (0, 2, 8), 16, PARAMETERS)
     for share in (0.0, 0.001, 0.3, 0.9, 1.0):
         choices = (rng.random(5000) < share).astype(np.uint8) * rng.integers(1, 3, dtype=np.uint8)
         compressed(table, choices, (0, 2, 8), 16, rng).save(tmp_path / "table")
@@ -75,7 +83,7 @@ def test_one_model_sizes_many_choices(tmp_path):
 @pytest.mark.parametrize("words", [True, False])
 def test_rate_knows_the_words(words):
     table = random_table(500, words, 1.0, np.random.default_rng(0))
-    model = SizeModel(table, (0, 2), 4)
+    model = SizeModel(table, (0, 2), 4, {})
     assert not model.rate(count_words=False).word_bits.any()
     word_bits = model.rate(count_words=True).word_bits
     # All words kept, they take what their vocabulary takes.
@@ -89,7 +97,7 @@ def test_rate_knows_the_words(words):
 
 def test_budgets():
     table = random_table(100, True, 1.0, np.random.default_rng(0))
-    model = SizeModel(table, (0, 2), 4)
+    model = SizeModel(table, (0, 2), 4, {})
     assert model.budget(bits_per_word=None, max_bytes=None) is None
     choices = np.ones(100, np.uint8)
     for name, size_of in (("bits_per_word", model.bits_per_word), ("max_bytes", model.file_nbytes)):
