@@ -166,7 +166,7 @@ class _Look(NamedTuple):
         """Sum codewords for rows that have so many codes of these codebooks, or of further ones."""
         width = code_width(codebooks.shape[1])
         counts = np.clip(n_codes, 0, len(codebooks))
-        kinds = np.unique(np.append(counts, 0))
+        kinds = np.array(sorted({0, *counts.tolist()}))  # np.unique would load numpy.ma first
         blocks = [_partial_sums(codebooks[:count]) for count in kinds]
         starts = np.cumsum([0, *(len(block) for block, _ in blocks)])
         whole = 1 << width == codebooks.shape[1]
