@@ -700,13 +700,16 @@ class CompressedTable:
         return file_nbytes(self._tensors | tensors, {**self._metadata.text(), **metadata})
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> CompressedTable:
-        """Open a file that `save` wrote, memory-mapped: little is read before it is asked for.
+    def open(cls, path: str | os.PathLike[str], *, verify: bool = True) -> CompressedTable:
+        """Open a file that `save` wrote, memory-mapped: processes that open it share its memory.
 
         Parameters
         ----------
         path : str or path-like
             What `save` wrote.
+        verify : bool, default=True
+            Compare the file's checksum first, which takes about a millisecond a megabyte. Without
+            it little is read before it is asked for, and damaged codes can give wrong vectors.
 
         Returns
         -------
@@ -719,7 +722,7 @@ class CompressedTable:
         OSError
             If it cannot be read; FileNotFoundError if it is not there.
         """
-        return cls(*read(path), os.fspath(path))
+        return cls(*read(path, verify=verify), os.fspath(path))
 
 
 # ---------------------------------------------------------------------------------------------

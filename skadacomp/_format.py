@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,7 @@ CLASSIFIER_TENSORS = ("coef", "intercept")
 _OPTIONAL = WORD_TENSORS + AXIS_TENSORS + CLASSIFIER_TENSORS
 
 _MAX_HEADER = 100_000_000  # the bound that safetensors readers share
+_CHECKSUM = "crc32"  # its key among the metadata
 
 
 class FormatError(ValueError):
@@ -205,16 +207,18 @@ def _check_codebooks(tensors: Tensors) -> None:
 
 def file_nbytes(tensors: Mapping[str, Shaped], metadata: Mapping[str, str]) -> int:
     """Exact size in bytes of the file that `write` makes of tensors like these."""
-    return len(_header(tensors, metadata)) + sum(tensor.nbytes for tensor in tensors.values())
+    header = _header(tensors, {**metadata, _CHECKSUM: f"{0:08x}"})
+    return len(header) + sum(tensor.nbytes for tensor in tensors.values())
 
 
 def write(path: str | os.PathLike[str], tensors: Tensors, metadata: Mapping[str, str]) -> None:
     """Write the file, which takes its name only when it is complete."""
+    header = _header(tensors, {**metadata, _CHECKSUM: _checksum(tensors, metadata)})
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(_header(tensors, metadata))
+            file.write(header)
             for name in _in_file_order(tensors):
                 file.write(np.ascontiguousarray(tensors[name]).data)
             file.flush()
@@ -246,12 +250,29 @@ def _header(tensors: Mapping[str, Shaped], metadata: Mapping[str, str]) -> bytes
     return len(text).to_bytes(8, "little") + text
 
 
+def _checksum(tensors: Tensors, metadata: Mapping[str, str]) -> str:
+    """CRC-32 of tensors and metadata, in whichever order a program wrote them."""
+    said = sorted((key, text) for key, text in metadata.items() if key != _CHECKSUM)
+    checksum = zlib.crc32(json.dumps(said).encode())
+    for name, tensor in sorted(tensors.items()):
+        described = f"{name} {tensor.dtype.str} {tensor.shape}"
+        checksum = zlib.crc32(described.encode(), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(tensor).data, checksum)
+    return f"{checksum:08x}"
+
+
 # ---------------------------------------------------------------------------------------------
 # Reading
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, str]]:
+def read(path: str | os.PathLike[str], *, verify: bool = True) -> tuple[Tensors, dict[str, str]]:
     """Map a file into memory: its tensors and metadata, which `check_tensors` has yet to see.
+
+    Parameters
+    ----------
+    path : str or path-like
+    verify : bool, default=True
+        Whether to compare the checksum, for which all of the file is read.
 
     Raises
     ------
@@ -268,7 +289,10 @@ def read(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, str]]:
         content = np.memmap(source, np.uint8, mode="r").view(np.ndarray)
         header, begin = _parsed_header(content)
         metadata = _known_metadata(header)
-        return _tensor_views(header, content[begin:]), metadata
+        tensors = _tensor_views(header, content[begin:])
+        if verify and _CHECKSUM in metadata:  # the first files of this format have none
+            _check_sum(tensors, metadata)
+        return tensors, metadata
 
 
 def _parsed_header(content: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
@@ -280,6 +304,15 @@ def _parsed_header(content: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
     if not isinstance(header, dict):
         raise ValueError("it must be a JSON object")
     return header, 8 + length
+
+
+def _check_sum(tensors: Tensors, metadata: dict[str, str]) -> None:
+    found = _checksum(tensors, metadata)
+    if found != metadata[_CHECKSUM]:
+        raise ValueError(
+            f"the file is damaged: the checksum of what it holds is {found}, "
+            f"not {metadata[_CHECKSUM]}"
+        )
 
 
 def _known_metadata(header: dict[str, Any]) -> dict[str, str]:

@@ -232,13 +232,15 @@ class FrozenClassifier:
         self.table._write_with(path, self._tensors, self._metadata)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> FrozenClassifier:
+    def open(cls, path: str | os.PathLike[str], *, verify: bool = True) -> FrozenClassifier:
         """Open a file that `save` wrote, memory-mapped.
 
         Parameters
         ----------
         path : str or path-like
             What `save` wrote.
+        verify : bool, default=True
+            Compare the file's checksum first; see `CompressedTable.open`.
 
         Returns
         -------
@@ -252,7 +254,7 @@ class FrozenClassifier:
             If it cannot be read; FileNotFoundError if it is not there.
         """
         source = os.fspath(path)
-        tensors, metadata = read(path)
+        tensors, metadata = read(path, verify=verify)
         with reading(source, "classifier"):
             found = Description.parsed(metadata)
             missing = [name for name in CLASSIFIER_TENSORS if name not in tensors]

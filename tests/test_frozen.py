@@ -175,6 +175,7 @@ def test_damaged_classifiers_are_refused(table, texts, tmp_path):
     tensors = load_file(path)
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
+    del metadata["crc32"]  # whatever else is wrong has to show
     described = json.loads(metadata["classifier"])
     nan = np.full_like(tensors["coef"], np.nan)
     for changed in ({"coef": tensors["coef"][:2]}, {"coef": nan}, {"coef": nan[0]}):
