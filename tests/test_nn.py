@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -114,11 +115,25 @@ def test_it_can_be_exported():
         torch.testing.assert_close(program.module()(other), embedding(other))
 
 
-def test_it_can_be_compiled():
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, in the backend
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_it_can_be_compiled(backend):
+    if backend == "inductor" and shutil.which("g++") is None:
+        pytest.skip("torch's default backend needs a C++ compiler")
     embedding = CodebookEmbedding.from_compressed(random_table())
     rows = torch.randint(N_WORDS, (6, 3))
-    compiled = torch.compile(embedding, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(embedding, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(rows), embedding(rows))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_it_gives_the_same_on_a_gpu():
+    embedding = CodebookEmbedding.from_compressed(random_table())
+    rows = torch.randint(N_WORDS, (6, 3))
+    expected = embedding(rows)
+    found = embedding.to("cuda")(rows.to("cuda"))
+    assert found.device.type == "cuda"
+    torch.testing.assert_close(found.cpu(), expected)
 
 
 # ---------------------------------------------------------------------------------------------
