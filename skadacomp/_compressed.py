@@ -58,6 +58,7 @@ _MEAN_TOLERANCE = 2.0**-11
 # Items decoded at a time by `vectors`, which bounds what it needs beside its result.
 _CHUNK = 1 << 16
 _BATCH = 1024  # documents whose words are looked up together
+_KEY_FACTOR = 0x5851F42D4C957F2D  # odd and large: it spreads a row's codes over 64 bits
 _N_NAMED = 5  # missing words that an error names
 
 
@@ -83,7 +84,8 @@ class CompressedTable:
     Notes
     -----
     Rows with a code are stored by code length, then by row; the place of a row in that order is
-    its *slot*. Dropped rows (code length 0) hold nothing, and their words are not kept.
+    its *slot*. Dropped rows (code length 0) hold nothing, and their words are not kept. Rows with
+    equal codes are stored once where that is smaller; each slot then says which stored row it has.
     """
 
     def __init__(
@@ -162,15 +164,17 @@ class CompressedTable:
         rows = _checked_codes(codes, books.shape[0], books.shape[1])
         choices = _choices(rows, candidates)
         counts = tuple(np.bincount(choices, minlength=len(candidates)).tolist())
+        coded = rows[_rows_by_length(choices, candidates)]  # (n_slots, n_codebooks)
+        stored, packed = _packed_codes(coded, candidates, code_width(books.shape[1]))
         tensors: Tensors = {
             **_codebook_tensors(books, rank),
             "mean": small_mean(offset),
-            "codes": _packed_codes(rows, choices, candidates, code_width(books.shape[1])),
+            **packed,
             "lengths": encode_lengths(choices, len(candidates)),
         }
         if words is not None:
             tensors.update(_coded_words(words, choices, candidates).tensors())
-        return cls(tensors, Metadata(candidates, counts, dict(parameters or {})).text())
+        return cls(tensors, Metadata(candidates, counts, dict(parameters or {}), stored).text())
 
     # -----------------------------------------------------------------------------------------
     # What the table is
@@ -223,7 +227,7 @@ class CompressedTable:
         """Bytes of codes, lengths, codebooks (with scales and mean) and vocabulary."""
         nbytes = {name: tensor.nbytes for name, tensor in self._tensors.items()}
         return {
-            "codes": nbytes["codes"],
+            "codes": nbytes["codes"] + nbytes.get("stored_rows", 0),
             "lengths": nbytes["lengths"],
             "codebooks": sum(nbytes.get(name, 0) for name in _CODEBOOK_TENSORS),
             "vocabulary": sum(nbytes.get(name, 0) for name in WORD_TENSORS),
@@ -263,12 +267,10 @@ class CompressedTable:
         """Codes of each row, (n_words, n_codebooks) int16 or int32, padded with -1, read-only."""
         dtype = np.int16 if self.n_codewords <= 1 << 15 else np.int32
         codes = np.full((self.n_words, self.n_codebooks), -1, dtype)
-        for group in self._groups:
-            rows = self._row_of_slot[group.first_slot : group.first_slot + group.n_rows]
-            for start in range(0, group.n_rows, _CHUNK):
-                part = rows[start : start + _CHUNK]
-                places = np.arange(start, start + part.size)
-                codes[part, : group.length] = self._group_codes(group, places)
+        rows = self._row_of_slot
+        for start in range(0, rows.size, _CHUNK):
+            part = rows[start : start + _CHUNK]
+            codes[part] = self._codes_of(np.arange(start, start + part.size))
         return _read_only(codes)
 
     def __len__(self) -> int:
@@ -317,7 +319,7 @@ class CompressedTable:
         if slot < 0:
             raise KeyError(f"word {word!r} has no code in this table{self._hint()}")
         with reading(self._source, "codes"):
-            return self._decoder.vector(slot)
+            return self._decoder.vector(int(self._stored_row_of(slot)))
 
     def rows(self, words: Sequence[str]) -> NDArray[np.int64]:
         """Row ids of words.
@@ -575,11 +577,9 @@ class CompressedTable:
         """Code features (n, n_codebooks * n_codewords + 1) of slots (n,)."""
         features = np.zeros((slots.size, self.n_codebooks * self.n_codewords + 1), np.float32)
         features[:, -1] = 1
-        for group in self._groups:
-            here = np.flatnonzero((slots >= group.first_slot) & (slots < group.last_slot))
-            codes = self._group_codes(group, slots[here] - group.first_slot)
-            columns = codes + self.n_codewords * np.arange(group.length)
-            features[here[:, None], columns] = 1
+        codes = self._codes_of(slots)
+        places, books = np.nonzero(codes >= 0)
+        features[places, books * self.n_codewords + codes[places, books]] = 1
         return features
 
     def _hint(self) -> str:
@@ -603,7 +603,7 @@ class CompressedTable:
 
     def _decoded_by(self, decoder: Decoder, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         with reading(self._source, "codes"):
-            return decoder.vectors(slots)
+            return decoder.vectors(self._stored_row_of(slots))
 
     @cached_property
     def _decoder(self) -> Decoder:
@@ -613,11 +613,17 @@ class CompressedTable:
         """Decode the codes with other codebooks, (n_codebooks, n_codewords, n_columns)."""
         return Decoder(self._tensors["codes"], self._groups, books, mean)
 
-    def _group_codes(self, group: Group, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Codes (n, length) of rows (n,), counted within their group."""
-        packed = self._tensors["codes"][group.begin : group.end]
-        places = rows[:, None] * group.length + np.arange(group.length)
-        codes = unpack(packed, self._width, places)
+    def _codes_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes (n, n_codebooks) of slots (n,), padded with -1."""
+        codes = np.full((slots.size, self.n_codebooks), -1)
+        with reading(self._source, "codes"):
+            stored = self._stored_row_of(slots)
+        for group in self._groups:
+            here = np.flatnonzero((stored >= group.first_slot) & (stored < group.last_slot))
+            packed = self._tensors["codes"][group.begin : group.end]
+            rows = stored[here] - group.first_slot
+            places = rows[:, None] * group.length + np.arange(group.length)
+            codes[here, : group.length] = unpack(packed, self._width, places)
         self._check_highest(int(codes.max(initial=0)))
         return codes
 
@@ -628,9 +634,39 @@ class CompressedTable:
                 f"{self._source}: codes: {code} is out of {self.n_codewords} codewords"
             )
 
+    def _stored_row_of(self, slots: Any) -> Any:
+        """Where the codes of slots are stored: an int or an array, as it was given."""
+        if self._stored_rows is None:
+            return slots
+        return np.where(slots < 0, slots, self._stored_rows[slots])
+
+    @cached_property
+    def _stored_rows(self) -> NDArray[np.int64] | None:
+        """Stored row of each slot, (n_slots,); None where every slot has its own."""
+        if "stored_rows" not in self._tensors:
+            return None
+        width = _place_width(self._groups[-1].last_slot)
+        rows = unpack(self._tensors["stored_rows"], width, np.arange(self._n_slots))
+        begin = 0
+        for group, n_slots in zip(self._groups, self._slot_counts, strict=True):
+            part = rows[begin : begin + n_slots]
+            if part.min() < group.first_slot or part.max() >= group.last_slot:
+                raise ValueError(f"a row of code length {group.length} is stored with others")
+            begin += n_slots
+        return rows
+
+    @property
+    def _slot_counts(self) -> list[int]:
+        """Slots of each code length above 0 that occurs."""
+        return [
+            n
+            for length, n in zip(self.candidates, self._metadata.counts, strict=True)
+            if length and n
+        ]
+
     @property
     def _n_slots(self) -> int:
-        return self._groups[-1].last_slot if self._groups else 0
+        return sum(self._slot_counts)
 
     @cached_property
     def _choice_of_row(self) -> NDArray[np.uint8]:
@@ -945,16 +981,59 @@ def _rows_by_length(choices: NDArray[np.integer], candidates: tuple[int, ...]) -
 
 
 def _packed_codes(
-    rows: NDArray[np.integer],
-    choices: NDArray[np.int64],
-    candidates: tuple[int, ...],
-    width: int,
-) -> NDArray[np.uint8]:
-    """One run a code length, each beginning on a whole byte."""
+    coded: NDArray[np.integer], candidates: tuple[int, ...], width: int
+) -> tuple[tuple[int, ...], Tensors]:
+    """Pack the codes of slots, each distinct row once if that is smaller.
+
+    Returns
+    -------
+    stored : tuple of int
+        Distinct rows of each candidate's length, or nothing where every slot's row is packed.
+    tensors : dict of str to ndarray
+    """
+    whole = {"codes": _runs(coded, candidates, width)[1]}
+    firsts, stored_rows = _equal_rows(coded)
+    counts, codes = _runs(coded[firsts], candidates, width)
+    shared = {"codes": codes, "stored_rows": pack(stored_rows, _place_width(firsts.size))}
+    if sum(tensor.nbytes for tensor in shared.values()) < whole["codes"].nbytes:
+        return counts, shared
+    return (), whole
+
+
+def _equal_rows(
+    coded: NDArray[np.integer],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each distinct row comes first, in that order, and which of these every row equals."""
+    keys = np.zeros(len(coded), np.int64)
+    for column in coded.T:  # numbers sort faster than rows, and need less room
+        keys = keys * _KEY_FACTOR + column
+    _, firsts, which = np.unique(keys, return_index=True, return_inverse=True)
+    if not np.array_equal(
+        coded[firsts][which], coded
+    ):  # two rows with one key: take all as they are
+        return np.arange(len(coded)), np.arange(len(coded))
+    order = np.argsort(firsts)
+    places = np.empty_like(order)
+    places[order] = np.arange(order.size)
+    return firsts[order], places[which]
+
+
+def _runs(
+    coded: NDArray[np.integer], candidates: tuple[int, ...], width: int
+) -> tuple[tuple[int, ...], NDArray[np.uint8]]:
+    """Pack rows in the order of their lengths: one run a length, each from a whole byte on."""
+    lengths = (coded >= 0).sum(axis=1)
+    edges = lengths.searchsorted([*candidates, candidates[-1] + 1])
     runs = [
-        pack(rows[choices == number, :length], width) for number, length in enumerate(candidates)
+        pack(coded[begin:end, :length], width)
+        for length, (begin, end) in zip(candidates, pairwise(edges.tolist()), strict=True)
     ]
-    return np.concatenate(runs)
+    return tuple(np.diff(edges).tolist()), np.concatenate(runs)
+
+
+def _place_width(n_rows: int) -> int:
+    """Bits that say which stored row."""
+    return max(n_rows - 1, 0).bit_length()
 
 
 def _coded_words(
@@ -988,19 +1067,37 @@ def _check_numbers(tensors: Tensors) -> None:
 
 def _groups(metadata: Metadata, width: int) -> list[Group]:
     """Lay out the groups of the code lengths above 0 that occur."""
-    groups, slot, begin = [], 0, 0
-    for length, n_rows in zip(metadata.candidates, metadata.counts, strict=False):
+    groups, row, begin = [], 0, 0
+    for length, n_rows in zip(
+        metadata.candidates, metadata.stored or metadata.counts, strict=False
+    ):
         if length and n_rows:
             end = begin + packed_nbytes(n_rows * length, width)
-            groups.append(Group(length, slot, n_rows, begin, end))
-            slot, begin = slot + n_rows, end
+            groups.append(Group(length, row, n_rows, begin, end))
+            row, begin = row + n_rows, end
     return groups
 
 
+def _check_stored(tensors: Tensors, metadata: Metadata) -> None:
+    candidates, counts, _, stored = metadata
+    fits = bool(stored) == ("stored_rows" in tensors)
+    if stored and fits:
+        n_slots = sum(n for length, n in zip(candidates, counts, strict=True) if length)
+        n_rows = sum(n for length, n in zip(candidates, stored, strict=False) if length)
+        fits = tensors["stored_rows"].size == packed_nbytes(n_slots, _place_width(n_rows))
+        fits &= len(stored) == len(counts) and all(
+            not length or min(n, 1) <= n_stored <= n
+            for length, n, n_stored in zip(candidates, counts, stored, strict=False)
+        )
+    if not fits:
+        raise ValueError(f"stored rows {stored} do not fit counts {counts}")
+
+
 def _check_rows(tensors: Tensors, metadata: Metadata, groups: list[Group]) -> None:
-    candidates, counts, _ = metadata
+    candidates, counts, *_ = metadata
     if len(counts) != len(candidates) or sum(counts) >= _MAX_WORDS:
         raise ValueError(f"counts {counts} do not fit candidates {candidates}")
+    _check_stored(tensors, metadata)
     expected = groups[-1].end if groups else 0
     if tensors["codes"].size != expected:
         raise ValueError(

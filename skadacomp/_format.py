@@ -44,6 +44,7 @@ _TENSORS: dict[str, tuple[tuple[str, ...], int]] = {
     "codebooks": (("I8",), 3),  # (n_codebooks, n_codewords, n_dims), or n_axes where there are axes
     "axes": (("I8",), 2),  # (n_axes, n_dims)
     "codes": (("U8",), 1),
+    "stored_rows": (("U8",), 1),  # where rows with equal codes share them
     "lengths": (("U8",), 1),
     "words": (("U8",), 1),
     "word_offsets": (("U8",), 1),
@@ -53,7 +54,7 @@ _TENSORS: dict[str, tuple[tuple[str, ...], int]] = {
 WORD_TENSORS = ("words", "word_offsets", "word_slots", "word_merges")
 AXIS_TENSORS = ("axes", "axis_scales")
 CLASSIFIER_TENSORS = ("coef", "intercept")
-_OPTIONAL = WORD_TENSORS + AXIS_TENSORS + CLASSIFIER_TENSORS
+_OPTIONAL = ("stored_rows", *WORD_TENSORS, *AXIS_TENSORS, *CLASSIFIER_TENSORS)
 
 _MAX_HEADER = 100_000_000  # the bound that safetensors readers share
 _CHECKSUM = "crc32"  # its key among the metadata
@@ -86,11 +87,15 @@ class Metadata(NamedTuple):
     counts : tuple of int
         How many rows have each of them.
     parameters : dict of str to anything that JSON can hold
+    stored : tuple of int, default=()
+        How many distinct rows of codes there are of each, where equal rows are stored once;
+        empty where every row is stored.
     """
 
     candidates: tuple[int, ...]
     counts: tuple[int, ...]
     parameters: dict[str, Any]
+    stored: tuple[int, ...] = ()
 
     def text(self) -> dict[str, str]:
         """Give the metadata as the file has it.
@@ -105,6 +110,8 @@ class Metadata(NamedTuple):
             "candidates": " ".join(map(str, self.candidates)),
             "counts": " ".join(map(str, self.counts)),
         }
+        if self.stored:
+            text["stored"] = " ".join(map(str, self.stored))
         if self.parameters:
             try:
                 text["parameters"] = json.dumps(self.parameters, separators=(",", ":"))
@@ -124,7 +131,8 @@ class Metadata(NamedTuple):
         parameters = json.loads(text.get("parameters", "{}"))
         if not isinstance(parameters, dict):
             raise ValueError(f"parameters must be a JSON object, not {text['parameters']!r:.80}")
-        return cls(_integers(text, "candidates"), _integers(text, "counts"), parameters)
+        stored = _integers(text, "stored") if "stored" in text else ()
+        return cls(_integers(text, "candidates"), _integers(text, "counts"), parameters, stored)
 
 
 def _integers(text: Mapping[str, str], key: str) -> tuple[int, ...]:

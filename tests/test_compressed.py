@@ -99,12 +99,14 @@ def assert_same(one, other):
         lambda lengths: tuple(sorted(lengths))
     ),
     with_words=st.booleans(),
+    n_distinct=st.sampled_from([1, 3, 60]),
     seed=st.integers(0, 9),
 )
 def test_what_is_saved_is_what_is_opened(
-    tmp_path_factory, n_words, n_codewords, candidates, with_words, seed
+    tmp_path_factory, n_words, n_codewords, candidates, with_words, n_distinct, seed
 ):
     codes, codebooks, mean = random_case(n_words, n_codewords, 5, candidates, seed)
+    codes = codes[np.arange(n_words) % n_distinct]
     words = random_words(n_words) if with_words else None
     table = CompressedTable.from_codes(codes, codebooks, mean, words, code_lengths=candidates)
     path = tmp_path_factory.mktemp("table") / "table.safetensors"
@@ -125,6 +127,66 @@ def test_what_is_saved_is_what_is_opened(
         np.testing.assert_array_equal(opened.vectors(kept), expected[lengths > 0])
         for word, row in zip(kept, np.flatnonzero(lengths), strict=True):
             np.testing.assert_array_equal(opened[word], expected[row])
+
+
+def table_of_few(tmp_path):
+    """A saved table of 400 rows, of which at most 30 differ; some are dropped."""
+    codes, codebooks, mean = random_case(30, n_codewords=16)
+    codes = np.tile(codes, (14, 1))[:400]
+    table = CompressedTable.from_codes(
+        codes, codebooks, mean, random_words(400), code_lengths=(0, 2, 4, 8)
+    )
+    table.save(tmp_path / "few")
+    return codes, table, tmp_path / "few"
+
+
+def test_equal_rows_are_stored_once(tmp_path):
+    codes, table, path = table_of_few(tmp_path)
+    n_distinct = len(np.unique(codes[codes[:, 0] >= 0], axis=0))
+    n_coded = int((codes[:, 0] >= 0).sum())
+    assert load_file(path)["stored_rows"].size == -(-n_coded * (n_distinct - 1).bit_length() // 8)
+    assert table.sizes["codes"] < n_coded * (n_distinct - 1).bit_length() // 8 + 30 * 4
+    opened = CompressedTable.open(path)
+    np.testing.assert_array_equal(opened.codes, codes)
+    by_codes = decode(codes, opened.codebooks, opened.mean)
+    np.testing.assert_allclose(opened.vectors(range(400)), by_codes, rtol=1e-5, atol=1e-5)
+    word = opened.words[7]
+    np.testing.assert_array_equal(opened[word], opened.vectors([word])[0])
+    np.testing.assert_array_equal(
+        opened.code_features([[word]], pooling="sum")[0, :-1].reshape(8, 16).argmax(1)[:2],
+        codes[opened.rows([word])[0], :2],
+    )
+    assert opened.nearest(word, 3)[0][1] == pytest.approx(1)  # one of its equals
+    assert_same(pickle.loads(pickle.dumps(opened)), table)
+
+
+def test_rows_that_differ_are_not_looked_up_elsewhere(saved):
+    assert "stored_rows" not in load_file(saved[1])
+
+
+def test_stored_rows_that_cannot_be_are_refused(tmp_path):
+    *_, path = table_of_few(tmp_path)
+    tensors, metadata = load_file(path), parts(path.read_bytes())[0]["__metadata__"]
+    stored = list(map(int, metadata["stored"].split()))
+    more, fewer = ([*stored[:-1], stored[-1] + change] for change in (1000, -stored[-1]))
+    without = {name: tensor for name, tensor in tensors.items() if name != "stored_rows"}
+    for wrong, said in (
+        (without, metadata),
+        ({**tensors, "stored_rows": tensors["stored_rows"][:-1]}, metadata),
+        (tensors, {key: value for key, value in metadata.items() if key != "stored"}),
+        (tensors, {**metadata, "stored": "0 1"}),
+        (tensors, {**metadata, "stored": " ".join(map(str, more))}),
+        (tensors, {**metadata, "stored": " ".join(map(str, fewer))}),
+    ):
+        save_file(wrong, path, said)
+        with pytest.raises(FormatError, match="stored rows"):
+            CompressedTable.open(path)
+    zeros = {**tensors, "stored_rows": np.zeros_like(tensors["stored_rows"])}
+    save_file(zeros, path, metadata)
+    opened = CompressedTable.open(path)
+    for read in (lambda: opened.codes, lambda: opened.vectors([0]), lambda: opened["word 1"]):
+        with pytest.raises(FormatError, match="is stored with others"):
+            read()
 
 
 @pytest.mark.parametrize("words", [True, False])
