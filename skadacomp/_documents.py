@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from skadacomp._table import EmbeddingTable, is_frame, is_keyed_vectors
+from skadacomp._table import is_table
 from skadacomp._texts import (
     ACCEPTED,
     WordRows,
@@ -32,8 +32,9 @@ def kind_of(X: Any) -> Literal["vectors", "documents"]:
     Parameters
     ----------
     X : object
-        Vectors are an EmbeddingTable, a KeyedVectors, a DataFrame, any array of numbers
-        (of whatever rank: `as_table` refuses all but 2-D), and a list of lists of floats.
+        Vectors are an EmbeddingTable, what `EmbeddingTable.from_object` knows by its type, any
+        array of numbers (of whatever rank: `as_table` refuses all but 2-D), and a list of lists
+        of floats.
         Documents are a sparse matrix and a list, tuple, 1-D array or Series of strings, of lists
         of words or of lists of ints. The first document that is not empty decides.
 
@@ -49,7 +50,7 @@ def kind_of(X: Any) -> Literal["vectors", "documents"]:
         If X is no collection, or its first document is none of the above.
     """
     refuse_text(X)
-    if isinstance(X, EmbeddingTable) or is_keyed_vectors(X) or is_frame(X):
+    if is_table(X):
         return "vectors"
     if sp.issparse(X):
         return "documents"

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
-from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from safetensors import deserialize, safe_open
 from sklearn.utils import check_array
 
-__all__ = ["DetachedTable", "EmbeddingTable", "as_table", "is_frame", "is_keyed_vectors"]
+from skadacomp._readers import Given, Read, named, object_reader, read_path
+
+__all__ = ["DetachedTable", "EmbeddingTable", "as_table", "is_frame", "is_table"]
 
 Float32Array = npt.NDArray[np.float32]
 
 # Values looked at in one go: a table larger than memory is read, never copied whole.
 _CHUNK_VALUES = 2**20
 
-# Lines of a text table that are read to find out how many dimensions it has.
-_DETECTION_LINES = 100
-
 _ACCEPTED = (
     "an EmbeddingTable, a 2-D array of numbers (n_words, n_dims), a DataFrame indexed by words, "
-    "a gensim KeyedVectors, or the path of a file"
+    "a gensim KeyedVectors, a model2vec StaticModel, spaCy's vectors, a torch.nn.Embedding, or the "
+    "path of a file"
 )
 
 
@@ -94,60 +89,161 @@ class EmbeddingTable:
 
     @classmethod
     def open(
-        cls, path: Any, words: Iterable[str] | os.PathLike[str] | None = None
+        cls,
+        path: Any,
+        words: Iterable[str] | os.PathLike[str] | None = None,
+        *,
+        tokenizer: Any = None,
+        tensor: str | None = None,
+        member: str | None = None,
+        cache: bool | str | os.PathLike[str] = False,
+        verbose: int = 0,
     ) -> EmbeddingTable:
-        """Open a table from a file; the suffix says which kind.
+        r"""Open a table from a file or folder; `from_object` is for what is in memory.
+
+        ==========================  ===========================================  =========
+        path                        holds                                        read with
+        ==========================  ===========================================  =========
+        ``.txt``, ``.vec``          text of GloVe, word2vec or fastText
+        the same with ``.gz``,      text, unpacked while it is read; so is any
+        ``.bz2``, ``.xz``,          other name before such a suffix
+        ``.zip``
+        ``.bin``                    word2vec's binary format, with ``.gz``,      gensim
+                                    ``.bz2`` or ``.xz`` too; fastText vectors
+        ``.kv``, ``.model``         KeyedVectors and models that gensim saved    gensim
+        ``.npy``                    a 2-D array, which stays memory-mapped
+        ``.safetensors``            a transformer's input table, or the only
+                                    2-D float tensor
+        folder of a transformer     ``model.safetensors``, in shards too, and    tokenizers
+                                    ``tokenizer.json``
+        folder of a StaticModel     as model2vec saves it                        model2vec
+        folder of spaCy             a pipeline, Vocab or Vectors with vectors    spacy
+        ==========================  ===========================================  =========
+
+        The packages in the last column are extras: ``pip install "skadacomp[gensim]"``. ``.kv`` and
+        ``.model`` are pickles: open only those you trust.
 
         Parameters
         ----------
-        path : str, os.PathLike or gensim KeyedVectors
-            KeyedVectors in memory are taken as they are. Of files, the suffix tells the kind.
-            ``.txt`` or ``.vec``: GloVe or word2vec text in UTF-8, with or without a header line;
-            a word may hold spaces, the last n_dims fields are its vector. A word that comes
-            twice keeps its first vector. ``.npy``: a 2-D array, memory-mapped.
-            ``.safetensors``: the only 2-D float tensor. ``.kv``, ``.model``, ``.bin``: gensim
-            vectors, gensim models, and word2vec's binary format; these three need gensim, and
-            the first two are pickles, so open only those you trust.
+        path : str or os.PathLike
+            The file, told by its suffix, or the folder. Text is UTF-8, with or without a header
+            line; a word may hold spaces, the last n_dims fields are its vector. A word that comes
+            twice keeps its first vector.
         words : sequence of str, str or os.PathLike, default=None
-            For ``.npy`` and ``.safetensors``: the words in row order, or the path of a UTF-8
-            text file with one word a line. None takes ``<stem>.words.txt`` or ``<stem>.txt``
-            beside the file where there is one, and else makes a table without words.
+            For ``.npy``, ``.safetensors`` and transformers: the words in row order, or the path of
+            a UTF-8 file with one word a line or with a JSON list. For a file, None takes
+            ``<stem>.words.json``, ``<stem>.words.txt`` or ``<stem>.txt`` beside it where there is
+            one, and else makes a table without words.
+        tokenizer : tokenizer, str or os.PathLike, default=None
+            Instead of `words`: a tokenizer of the package tokenizers or transformers, or the path
+            of a ``tokenizer.json``. Its pieces are the words, in order of their ids; up to 1,024
+            rows beyond the last id are taken for padding and left out.
+        tensor : str, default=None
+            Which tensor of a ``.safetensors`` file, or a transformer's folder, is the table. None
+            takes the only 2-D float tensor, or that with one of the usual names of an input table,
+            such as ``embeddings.word_embeddings.weight`` or ``model.embed_tokens.weight``.
+        member : str, default=None
+            Which file in a ``.zip``; None if there is only one.
+        cache : bool, str or os.PathLike, default=False
+            Whether to keep what was read of a text or ``.bin`` file, so that the next time it is
+            memory-mapped: True keeps it beside the file, as ``<name>.npy`` and
+            ``<name>.words.json``, a path that ends in ``.npy`` there. It is read anew when the
+            file's size or time of change is another.
+        verbose : int, default=0
+            Above 0, a bar shows how much of a text file is read.
 
         Returns
         -------
         EmbeddingTable
-            The table; of an ``.npy`` file in C order and float32, still memory-mapped.
+            The table; memory-mapped where it is cached, or an ``.npy`` file in C order and float32.
 
         Raises
         ------
         FileNotFoundError
-            If `path`, or `words` as a path, does not exist.
+            If `path`, or `words` or `tokenizer` as a path, does not exist.
         ImportError
-            If the file is one of gensim's and gensim is not installed.
+            If the package that reads it is not installed.
+        TypeError
+            If an argument is of a type that is not among the above.
         ValueError
-            If the suffix is none of the above, or the content is not what it says.
+            If `path` is of no kind above, its content is not what it says or is cut off, it is
+            unpacked to more than 100 times its size, or an argument is not for its kind.
+
+        Examples
+        --------
+        >>> import gzip, pathlib, tempfile
+        >>> from skadacomp import EmbeddingTable
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "drinks.txt.gz")
+        ...     _ = path.write_bytes(gzip.compress(b"coffee 0.5 1.0\ngreen tea 0.25 1.0\n"))
+        ...     EmbeddingTable.open(path).words
+        ('coffee', 'green tea')
         """
-        if is_keyed_vectors(path):
-            return as_table(path)
-        file = Path(path).expanduser()
-        reader = _READERS.get(file.suffix.lower())
-        if reader is None:
-            raise ValueError(
-                f"path={str(file)!r} has the suffix {file.suffix!r}; the suffixes that can be "
-                f"opened are {', '.join(_READERS)}."
-            )
-        if not file.exists():
-            raise FileNotFoundError(f"path={str(file)!r}: there is no such file.")
-        carried, vectors = reader(file)
-        if carried is None:
-            n_dims = vectors.shape[-1] if vectors.ndim else 0
-            return cls(_words_for(file, words, n_dims), vectors)
-        if words is not None:
-            raise ValueError(
-                f"words is for .npy and .safetensors files; {file.name} carries its own words: "
-                "leave words=None."
-            )
-        return cls(carried, vectors)
+        if not isinstance(path, (str, os.PathLike)):
+            return cls.from_object(path, words, tokenizer=tokenizer)
+        given = Given(words, tokenizer, tensor, member, cache, verbose)
+        read = read_path(Path(path).expanduser(), given)
+        if read.note:
+            warnings.warn(read.note, stacklevel=2)
+        return cls(read.words, read.vectors)
+
+    @classmethod
+    def from_object(
+        cls,
+        embeddings: Any,
+        words: Iterable[str] | os.PathLike[str] | None = None,
+        *,
+        tokenizer: Any = None,
+    ) -> EmbeddingTable:
+        """Make a table of an object in memory; `open` is for files.
+
+        ===============================  =================================================
+        embeddings                       words
+        ===============================  =================================================
+        EmbeddingTable                   its own
+        2-D array-like of numbers        `words`, or pieces of `tokenizer`, or none
+        DataFrame                        its index if all of it is str; else as of arrays
+        gensim KeyedVectors or model     its own
+        model2vec StaticModel            its own: the pieces of its tokenizer
+        spaCy Language, Vocab, Vectors   its own: those with a vector, in order of the rows
+        torch.nn.Embedding               as of arrays; the weight is copied
+        ===============================  =================================================
+
+        `AdaptiveCodebookCompressor.fit` takes all of these, and the path of a file. A grid search
+        copies its parameters, so give it an EmbeddingTable, which is never copied.
+
+        Parameters
+        ----------
+        embeddings : object
+            One of the above, recognised by its type: no package is imported for it. A path is
+            opened.
+        words : sequence of str, str or os.PathLike, default=None
+            For a table without words of its own: its words in row order, or the path of a UTF-8
+            file with one word a line or with a JSON list.
+        tokenizer : tokenizer, str or os.PathLike, default=None
+            Instead of `words`: see `open`.
+
+        Returns
+        -------
+        EmbeddingTable
+            The table. An EmbeddingTable is returned itself, unless it gets words.
+
+        Raises
+        ------
+        TypeError
+            If `embeddings` is of another type or sparse, or holds what is no number.
+        ValueError
+            If it is not 2-D, empty, complex, or not finite in float32; or has words of its own and
+            more are given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skadacomp import EmbeddingTable
+        >>> EmbeddingTable.from_object(np.ones((2, 3)), words=["coffee", "tea"])
+        EmbeddingTable(2 words × 3 dims, 24 bytes)
+        """
+        return _of_object(embeddings, words, tokenizer)
 
     @property
     def n_words(self) -> int:
@@ -244,40 +340,40 @@ def as_table(embeddings: Any) -> EmbeddingTable:
 
     Parameters
     ----------
-    embeddings : EmbeddingTable, array-like, DataFrame, KeyedVectors, str or os.PathLike
-        An EmbeddingTable is returned itself. A 2-D array-like of numbers, shape
-        (n_words, n_dims), gives a table without words. A DataFrame gives its index as the words
-        if all of it is str, otherwise none. A str or path is opened (`EmbeddingTable.open`).
+    embeddings : object, str or os.PathLike
+        What `EmbeddingTable.from_object` takes, which says what it returns and raises.
 
     Returns
     -------
     EmbeddingTable
-
-    Raises
-    ------
-    TypeError
-        If `embeddings` is of another type or sparse, or holds what is no number.
-    ValueError
-        If it is not 2-D, empty, complex, or not finite in float32.
     """
-    if isinstance(embeddings, EmbeddingTable):
-        return embeddings
+    return _of_object(embeddings)
+
+
+def _of_object(embeddings: Any, words: Any = None, tokenizer: Any = None) -> EmbeddingTable:
     if isinstance(embeddings, (str, os.PathLike)):
-        return EmbeddingTable.open(embeddings)
-    if is_keyed_vectors(embeddings):
-        return EmbeddingTable(embeddings.index_to_key, embeddings.vectors)
+        return EmbeddingTable.open(embeddings, words, tokenizer=tokenizer)
+    read_object = object_reader(embeddings)
+    if read_object is not None:
+        read = read_object(embeddings)
+    elif isinstance(embeddings, EmbeddingTable):
+        if words is None and tokenizer is None:
+            return embeddings
+        read = Read(embeddings.words, embeddings.vectors)
     # A sparse matrix is no array-like, but has an error of its own below that tells more.
-    if not (
+    elif (
         isinstance(embeddings, (list, tuple))
         or hasattr(embeddings, "__array__")
         or sp.issparse(embeddings)
     ):
+        vectors = _real_matrix(embeddings, "embeddings", objects=True)
+        read = Read(_index_words(embeddings.index) if is_frame(embeddings) else None, vectors)
+    else:
         raise TypeError(
             f"embeddings is of type {type(embeddings).__name__}; it must be {_ACCEPTED}."
         )
-    vectors = _real_matrix(embeddings, "embeddings", objects=True)
-    words = _index_words(embeddings.index) if is_frame(embeddings) else None
-    return EmbeddingTable(words, vectors)
+    read = named(read, words, tokenizer)
+    return EmbeddingTable(read.words, read.vectors)
 
 
 def is_frame(X: Any) -> bool:
@@ -285,9 +381,9 @@ def is_frame(X: Any) -> bool:
     return all(hasattr(X, name) for name in ("index", "columns", "to_numpy"))
 
 
-def is_keyed_vectors(X: Any) -> bool:
-    """Whether X looks like a gensim KeyedVectors (recognised without importing gensim)."""
-    return hasattr(X, "vectors") and hasattr(X, "index_to_key")
+def is_table(X: Any) -> bool:
+    """Whether X stands for a table by its type alone, as no array does."""
+    return isinstance(X, EmbeddingTable) or is_frame(X) or object_reader(X) is not None
 
 
 # -- checks ----------------------------------------------------------------------------------
@@ -398,7 +494,7 @@ def _index_words(index: Any) -> list[str] | None:
         warnings.warn(
             f"The DataFrame's index has {labels[odd]!r} at position {odd}, which is no str, so "
             "the table gets no words. If pandas.read_csv made it, pass keep_default_na=False.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return None
 
@@ -409,196 +505,3 @@ def _in_bytes(n_bytes: int) -> str:
         return f"{n_bytes} bytes"
     power = min(int(np.log10(n_bytes)) // 3, 3)
     return f"{n_bytes / 1000**power:.1f} {('KB', 'MB', 'GB')[power - 1]}"
-
-
-# -- files -----------------------------------------------------------------------------------
-# A reader takes a path and gives (words, vectors); words is None where the format has none.
-
-_Read = tuple["list[str] | None", "npt.NDArray[Any]"]
-
-
-def _read_text(path: Path) -> _Read:
-    """Read a GloVe or word2vec text table, one line at a time."""
-    has_header, n_dims = _text_layout(path)
-    words: dict[str, None] = {}
-    values = array("f")
-    n_rows = 0
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if (has_header and number == 1) or line.isspace():
-                continue
-            word, vector = _parse_row(line, n_dims, path, number)
-            n_rows += 1
-            if word not in words:
-                words[word] = None
-                values.extend(vector)
-    if has_header:
-        _check_header_count(path, n_rows)
-    if n_rows > len(words):
-        warnings.warn(
-            f"{path.name}: {n_rows - len(words)} of {n_rows} lines repeat a word; the first "
-            "vector of each word is kept.",
-            stacklevel=3,
-        )
-    vectors = np.frombuffer(values, dtype=np.float32).reshape(-1, n_dims)
-    return list(words), vectors
-
-
-def _text_layout(path: Path) -> tuple[bool, int]:
-    """Find whether a text table has a header line, and its number of dimensions.
-
-    A header is a line of two whole numbers. Without one, each of the first lines votes with the
-    most numbers it can end in, beside a word: a word that holds spaces or digits is outvoted.
-    """
-    with path.open("rb") as lines:
-        first = [line.rstrip(b" \r\n") for line in islice(lines, _DETECTION_LINES)]
-    split = [line.split(b" ") for line in first if line]
-    has_header = bool(split) and len(split[0]) == 2 and all(map(bytes.isdigit, split[0]))
-    if has_header:
-        n_dims = int(split[0][1])
-    else:
-        votes = Counter(min(_n_trailing_numbers(fields), len(fields) - 1) for fields in split)
-        n_dims = votes.most_common(1)[0][0] if votes else 0
-    if n_dims == 0:
-        raise ValueError(
-            f"{path} holds no vectors: each line must be a word and its numbers, with a space "
-            "between any two of them."
-        )
-    return has_header, n_dims
-
-
-def _n_trailing_numbers(fields: list[bytes]) -> int:
-    for count, field in enumerate(reversed(fields)):
-        if not _is_number(field):
-            return count
-    return len(fields)
-
-
-def _is_number(field: bytes) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
-
-
-def _parse_row(line: bytes, n_dims: int, path: Path, number: int) -> tuple[str, list[float]]:
-    """Split a line into its word and its vector."""
-    word, *fields = line.rstrip(b" \r\n").rsplit(b" ", n_dims)
-    if len(fields) != n_dims:
-        raise ValueError(
-            f"{path}, line {number}: {len(fields)} fields after the word, where the table has "
-            f"{n_dims} dimensions. Is the file cut off?"
-        )
-    try:
-        return word.decode("utf-8"), list(map(float, fields))
-    except UnicodeDecodeError as error:  # a ValueError too, so it comes first
-        raise ValueError(
-            f"{path}, line {number}: the word {word!r} is not UTF-8; convert the file to UTF-8."
-        ) from error
-    except ValueError as error:
-        bad = next(field for field in fields if not _is_number(field))
-        raise ValueError(
-            f"{path}, line {number}: {bad.decode(errors='replace')!r} is not a number; the last "
-            f"{n_dims} fields of each line must be the word's vector."
-        ) from error
-
-
-def _check_header_count(path: Path, n_rows: int) -> None:
-    with path.open("rb") as lines:
-        promised = int(lines.readline().split()[0])
-    if promised != n_rows:
-        raise ValueError(
-            f"{path}: the header in line 1 promises {promised} words and the file holds {n_rows}. "
-            "Is it cut off?"
-        )
-
-
-def _read_npy(path: Path) -> _Read:
-    return None, np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def _read_safetensors(path: Path) -> _Read:
-    """Read the only 2-D float tensor of a safetensors file."""
-    with safe_open(path, framework="numpy") as file:
-        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it has no __iter__)
-        shapes = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in found.items()}
-        # BF16, F16, F32, F64: the floats of at least 16 bits
-        tables = [
-            name
-            for name, (dtype, shape) in shapes.items()
-            if len(shape) == 2 and re.fullmatch(r"B?F\d\d", dtype)
-        ]
-        if len(tables) != 1:
-            listing = ", ".join(f"{n} {d} {s}" for n, (d, s) in shapes.items()) or "none"
-            raise ValueError(
-                f"{path} must hold exactly one 2-D float tensor and holds {len(tables)}; its "
-                f"tensors are: {listing}. Load the one you mean and pass EmbeddingTable its array."
-            )
-        if shapes[tables[0]][0] != "BF16":
-            return None, file.get_tensor(tables[0])
-    # numpy has no bfloat16: its 16 bits are the upper half of a float32
-    raw = dict(deserialize(path.read_bytes()))[tables[0]]  # type: ignore[no-untyped-call]
-    upper = np.frombuffer(raw["data"], dtype="<u2").astype(np.uint32) << np.uint32(16)
-    return None, upper.view(np.float32).reshape(raw["shape"])
-
-
-def _read_gensim(path: Path) -> _Read:
-    """Read gensim's own formats (pickles) and word2vec's binary format."""
-    try:
-        from gensim.models import KeyedVectors
-        from gensim.utils import SaveLoad
-    except ImportError as error:
-        raise ImportError(
-            f"Opening {path.name} needs the package gensim, which is not installed: "
-            'pip install "skadacomp[gensim]"'
-        ) from error
-    suffix = path.suffix.lower()
-    if suffix == ".bin":
-        keyed = KeyedVectors.load_word2vec_format(str(path), binary=True)
-    elif suffix == ".kv":
-        keyed = KeyedVectors.load(str(path), mmap="r")
-    else:
-        model = SaveLoad.load(str(path), mmap="r")
-        keyed = getattr(model, "wv", model)  # a model keeps its vectors in .wv
-    return list(keyed.index_to_key), keyed.vectors
-
-
-_READERS: dict[str, Callable[[Path], _Read]] = {
-    ".txt": _read_text,
-    ".vec": _read_text,
-    ".npy": _read_npy,
-    ".safetensors": _read_safetensors,
-    ".kv": _read_gensim,
-    ".model": _read_gensim,
-    ".bin": _read_gensim,
-}
-
-
-def _words_for(path: Path, words: Any, n_dims: int) -> Iterable[str] | None:
-    """Words of a file that has none: those given, those in a file beside it, or None."""
-    if isinstance(words, (str, os.PathLike)):
-        return _read_words(Path(words).expanduser(), n_dims)
-    if words is not None:
-        return words
-    for suffix in (".words.txt", ".txt"):
-        sibling = path.with_name(path.stem + suffix)
-        if sibling.exists():
-            return _read_words(sibling, n_dims)
-    return None
-
-
-def _read_words(path: Path, n_dims: int) -> list[str]:
-    """Read a text file with one word a line."""
-    if not path.exists():
-        raise FileNotFoundError(f"words={str(path)!r}: there is no such file.")
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        words = [line.rstrip("\r\n") for line in lines]
-    # The text table itself often lies beside its .npy: its lines are not words.
-    fields = words[-1].split() if words else []
-    if len(fields) > n_dims > 1 and _is_number(fields[-1].encode()):
-        raise ValueError(
-            f"{path} holds vectors, not one word a line: open it as the table, or pass words= a "
-            "list or the path of a file with one word a line."
-        )
-    return words

@@ -45,6 +45,8 @@ ROOMS = [
     "_format",
     "_encoder",
     "_table",
+    "_readers",
+    "_text_files",
     "_vocabulary",
     "_texts",
     "_codes",
