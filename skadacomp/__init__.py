@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skadacomp import datasets as datasets
     from skadacomp import display as display
+    from skadacomp import export as export
     from skadacomp import metrics as metrics
     from skadacomp import nn as nn
     from skadacomp._compressed import CompressedTable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from skadacomp._freeze import freeze
     from skadacomp._frozen import FrozenClassifier
     from skadacomp._table import EmbeddingTable
+    from skadacomp.export import to_onnx
 
 __all__ = [
     "AdaptiveCodebookCompressor",
@@ -24,6 +26,7 @@ __all__ = [
     "FormatError",
     "FrozenClassifier",
     "freeze",
+    "to_onnx",
 ]
 
 __version__ = "0.1.0.dev0"
@@ -36,8 +39,9 @@ _ROOM_OF = {
     "FormatError": "_format",
     "FrozenClassifier": "_frozen",
     "freeze": "_freeze",
+    "to_onnx": "export",
 }
-_SUBMODULES = ("datasets", "display", "metrics", "nn")
+_SUBMODULES = ("datasets", "display", "export", "metrics", "nn")
 
 
 def __getattr__(name: str) -> Any:

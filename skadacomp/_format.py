@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,14 +221,20 @@ def file_nbytes(tensors: Mapping[str, Shaped], metadata: Mapping[str, str]) -> i
 
 def write(path: str | os.PathLike[str], tensors: Tensors, metadata: Mapping[str, str]) -> None:
     """Write the file, which takes its name only when it is complete."""
-    header = _header(tensors, {**metadata, _CHECKSUM: _checksum(tensors, metadata)})
+    with replacing(path) as file:
+        file.write(_header(tensors, {**metadata, _CHECKSUM: _checksum(tensors, metadata)}))
+        for name in _in_file_order(tensors):
+            file.write(np.ascontiguousarray(tensors[name]).data)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that takes its name only when it is complete."""
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(header)
-            for name in _in_file_order(tensors):
-                file.write(np.ascontiguousarray(tensors[name]).data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

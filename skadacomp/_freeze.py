@@ -41,6 +41,18 @@ def freeze(pipeline: Pipeline) -> FrozenClassifier:
         pairs or translations, or splits text with a ``tokenizer`` of one's own, which no file can
         hold.
     """
+    frozen = classifier_of(pipeline)
+    tokenizer = _steps(pipeline)[0].tokenizer
+    if tokenizer is not None:
+        raise ValueError(
+            f"tokenizer={tokenizer!r:.80} cannot go into a file: fit the pipeline with "
+            "tokenizer=None on lists of words, and give lists of words to the frozen classifier"
+        )
+    return frozen
+
+
+def classifier_of(pipeline: Pipeline) -> FrozenClassifier:
+    """Take a pipeline apart, as `freeze` does, however it splits text."""
     compressor, classifier = _steps(pipeline)
     check_is_fitted(compressor)
     check_is_fitted(classifier)
@@ -77,11 +89,6 @@ def _check_compressor(compressor: AdaptiveCodebookCompressor) -> None:
         raise ValueError(
             f"the compressor was fitted for task={compressor.task_!r}, which gives more than one "
             "row of features a text; only a classifier of whole texts can be frozen"
-        )
-    if compressor.tokenizer is not None:
-        raise ValueError(
-            f"tokenizer={compressor.tokenizer!r:.80} cannot go into a file: fit the pipeline with "
-            "tokenizer=None on lists of words, and give lists of words to the frozen classifier"
         )
 
 

@@ -29,6 +29,8 @@ ROOMS = [
     "_demo",
     "__init__",
     "display",
+    "export",
+    "_onnx",
     "metrics",
     "datasets",
     "nn",
@@ -182,7 +184,7 @@ PREDICT = """
     assert table.vectors(table.words).shape == (len(table.words), 2)
     EmbeddingTable(["tea"], [[1, 2]])
     AdaptiveCodebookCompressor()
-    skadacomp.metrics, skadacomp.display, skadacomp.datasets
+    skadacomp.metrics, skadacomp.display, skadacomp.datasets, skadacomp.export
 """
 
 REFUSE_TORCH = """
@@ -261,7 +263,7 @@ def test_a_table_and_its_error_load_numpy_alone():
 
 
 def test_public_names():
-    assert {*skadacomp.__all__, "datasets", "metrics", "display"} <= set(dir(skadacomp))
+    assert {*skadacomp.__all__, "datasets", "metrics", "display", "export"} <= set(dir(skadacomp))
     for name in skadacomp.__all__:
         value = getattr(skadacomp, name)
         assert value.__name__ == name
