@@ -126,6 +126,12 @@ class FrozenClassifier:
         return np.array(self._description.classes)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the table's parts, as `CompressedTable.sizes`, and of the classifier."""
+        nbytes = sum(tensor.nbytes for tensor in self._tensors.values())
+        return {**self.table.sizes, "classifier": nbytes}
+
+    @property
     def file_nbytes(self) -> int:
         """Exact size in bytes of the file that `save` writes."""
         return self.table._file_nbytes_with(self._tensors, self._metadata)

