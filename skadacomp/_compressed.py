@@ -176,26 +176,6 @@ class CompressedTable:
             tensors.update(_coded_words(words, choices, candidates).tensors())
         return cls(tensors, Metadata(candidates, counts, dict(parameters or {}), stored).text())
 
-    def with_parameters(self, parameters: Mapping[str, Any]) -> CompressedTable:
-        """Give the same table with other parameters, the tensors shared.
-
-        Parameters
-        ----------
-        parameters : mapping
-            Anything that JSON can hold, in place of those that the table has.
-
-        Returns
-        -------
-        CompressedTable
-
-        Raises
-        ------
-        TypeError
-            If `parameters` cannot be JSON.
-        """
-        metadata = self._metadata._replace(parameters=dict(parameters))
-        return CompressedTable(self._tensors, metadata.text(), self._source)
-
     # -----------------------------------------------------------------------------------------
     # What the table is
 

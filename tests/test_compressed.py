@@ -362,16 +362,6 @@ def test_properties():
     assert len(repr(table)) < 160
 
 
-def test_other_parameters_share_the_tensors():
-    table = random_table()
-    other = table.with_parameters({"note": "é"})
-    assert (other.parameters, table.parameters) == ({"note": "é"}, {"seed": 0})
-    assert other._tensors["codes"] is table._tensors["codes"]
-    np.testing.assert_array_equal(other.vectors(table.words), table.vectors(table.words))
-    with pytest.raises(TypeError, match="must be what JSON can hold"):
-        table.with_parameters({"a": {1}})
-
-
 def test_what_a_table_gives_cannot_change_it():
     table = random_table()
     for name in ("codes", "code_lengths", "codebooks", "mean"):

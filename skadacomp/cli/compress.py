@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from argparse import Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skadacomp.cli._arguments import (
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
     from skadacomp._compressor import AdaptiveCodebookCompressor
 
-# More numbers in the header than the compressor knows of make those that it knows longer.
-_SPARE = 128
+# What the header says of a classifier: two tensors and a few settings, with some bytes to spare.
+_HEADER = 512
 _N_NAMED = 20  # words with the longest codes that the summary names
 
 
@@ -149,22 +148,17 @@ def _compress(
     documents: tuple[list[str], list[str]] | None,
 ) -> None:
     """Fit and save."""
-    parameters = _parameters(parsed, documents)
     beside = 0
     if parsed.max_bytes is not None:
-        classes = sorted(set(documents[1])) if parsed.classifier and documents else []
-        beside = _nbytes_beside(compressor, parameters, classes)
+        if parsed.classifier and documents is not None:
+            beside = _nbytes_of_classifier(compressor, sorted(set(documents[1])))
         compressor.set_params(max_bytes=max(parsed.max_bytes - beside, 1))
     try:
         compressor.fit(table, *(documents or ()))
     except ValueError as error:
         if beside:
-            error.add_note(
-                f"(Of --max-bytes {parsed.max_bytes}, {beside} bytes are for what else the file "
-                "holds: the classifier, and what it was made with.)"
-            )
+            error.add_note(f"(Of --max-bytes {parsed.max_bytes} the classifier takes {beside}.)")
         raise
-    compressor.compressed_ = compressor.compressed_.with_parameters(parameters)
     if parsed.classifier and documents is not None:
         from skadacomp._freeze import freeze
 
@@ -173,32 +167,12 @@ def _compress(
         compressor.compressed_.save(parsed.output)
 
 
-def _parameters(parsed: Namespace, documents: Any) -> dict[str, Any]:
-    """Say in the file how it was made; names of files and no paths, which may be private."""
-    from skadacomp import __version__
-
-    made: dict[str, Any] = {"skadacomp": __version__, "table": Path(parsed.table).name}
-    if documents is not None:
-        made |= {"task": parsed.task.name, "n_documents": len(documents[0])}
-    if parsed.bits is not None:
-        made["bits_per_word"] = parsed.bits
-    if parsed.max_bytes is not None:
-        made["max_bytes"] = parsed.max_bytes
-    return {**made, "seed": parsed.seed}
-
-
-def _nbytes_beside(
-    compressor: AdaptiveCodebookCompressor, parameters: dict[str, Any], classes: list[str]
-) -> int:
-    """Bytes of the file that the compressor's own budget does not count, rounded up."""
-    metadata = len(json.dumps(json.dumps(parameters)))
-    if not classes:
-        return metadata + _SPARE
+def _nbytes_of_classifier(compressor: AdaptiveCodebookCompressor, classes: list[str]) -> int:
+    """Bytes that a classifier adds to the file, rounded up."""
     n_outputs = 1 if len(classes) == 2 else len(classes)
     n_features = max(compressor.code_lengths) * compressor.n_codewords + 1
     weights = 4 * n_outputs * (n_features + 1)
-    # The names of the tensors and of the classifier's settings take as much again.
-    return metadata + weights + len(json.dumps(json.dumps(classes))) + 3 * _SPARE
+    return weights + len(json.dumps(json.dumps(classes))) + _HEADER
 
 
 def _classifier(
