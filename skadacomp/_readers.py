@@ -428,7 +428,9 @@ def _read_bin(path: Path, given: Given) -> Read:
             keyed = models.KeyedVectors.load_word2vec_format(str(path), binary=True)
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}. Is it cut off or damaged?") from error
-    return _of_keyed_vectors(keyed)._replace(note=_repeats(path, n_words - len(keyed), n_words))
+    # gensim leaves the places of words that repeat empty, at the end.
+    words = [word for word in keyed.index_to_key if word is not None]
+    return Read(words, keyed.vectors[: len(words)], _repeats(path, n_words - len(words), n_words))
 
 
 def _check_word2vec(path: Path, n_words: int, n_dims: int, *, is_packed: bool) -> None:
@@ -480,13 +482,12 @@ def _read_transformer(folder: Path, given: Given) -> Read:
     """Read the input table of a transformer; the pieces of its tokenizer are the words."""
     file = folder / "model.safetensors"
     if not file.exists():
-        index = _shard_index(folder)
-        shards = json.loads(index.read_text("utf-8"))["weight_map"]
+        shards = json.loads(_shard_index(folder).read_text("utf-8"))["weight_map"]
         found = _usual(shards) if given.tensor is None else [given.tensor]
         if len(found) != 1 or found[0] not in shards:
             raise ValueError(
-                f"{index} names {'no' if not found else 'more than one'} tensor that is the input "
-                f"table: name it with tensor=, one of the {len(shards)} there."
+                f"tensor={given.tensor!r} picks none of the {len(shards)} tensors of "
+                f"{_shard_index(folder)}: name that of the table with tensor=."
             )
         file, given = folder / shards[found[0]], given._replace(tensor=found[0])
     if given.words is None and given.tokenizer is None:
