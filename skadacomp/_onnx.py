@@ -3,12 +3,14 @@
 The graph unpacks the codes of the words that it is given. Where a row's codes begin follows from
 the code lengths. Those lie in the graph as steps from one row of a length to the next, in a code
 that is read all at once: the one of our file is read row after row, which a graph can do but
-slowly. A runtime reads them when it loads the graph, since none of it depends on the input.
+slowly. Where that would take more, in a small table or one with many rows of each length, they lie
+there row by row. A runtime reads them when it loads the graph: none of it depends on the input.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,6 +43,12 @@ class Graph:
     def constants(self) -> list[onnx.TensorProto]:
         """Constants that nodes were given."""
         return list(self._constants.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take."""
+        nodes = sum(node.ByteSize() for node in self.nodes)
+        return nodes + sum(constant.ByteSize() for constant in self.constants)
 
     def __call__(self, kind: str, *inputs: Any, **attributes: Any) -> str:
         """Add a node of names, arrays or ints; give the name of its output."""
@@ -95,6 +103,11 @@ def _read_bits(graph: Graph, packed: NDArray[np.uint8], places: str, n_touched: 
         value = graph.cast(graph("Gather", packed, byte), np.int64)  # (..., n_touched)
         value = graph("Squeeze", graph("MatMul", value, 256 ** np.arange(n_touched)[:, None]), [-1])
     return graph("Div", value, graph("Pow", 2, graph("Mod", places, 8)))
+
+
+def _n_touched(width: int) -> int:
+    """Bytes that a number may touch, of numbers of one width that lie side by side."""
+    return 1 if 8 % width == 0 else (width + 14) // 8
 
 
 # ---------------------------------------------------------------------------------------------
@@ -163,14 +176,31 @@ class Steps(NamedTuple):
 
 
 def _row_lengths(graph: Graph, code_lengths: NDArray[np.int64]) -> str:
-    """Code length of each row, (n_words,) int64."""
+    """Code length of each row, (n_words,) int64, from whichever form is smaller."""
+
+    def nbytes(form: Callable[[Graph, NDArray[np.int64]], str]) -> int:
+        alone = Graph()
+        form(alone, code_lengths)
+        return alone.nbytes
+
+    return min((_stepped_lengths, _packed_lengths), key=nbytes)(graph, code_lengths)
+
+
+def _packed_lengths(graph: Graph, code_lengths: NDArray[np.int64]) -> str:
+    lengths, choices = np.unique(code_lengths, return_inverse=True)
+    width = max((lengths.size - 1).bit_length(), 1)
+    places = graph("Range", 0, width * choices.size, width)
+    values = _read_bits(graph, pack(choices, width), places, _n_touched(width))
+    return graph("Gather", lengths, graph("Mod", values, 1 << width))
+
+
+def _stepped_lengths(graph: Graph, code_lengths: NDArray[np.int64]) -> str:
     steps = Steps.of(code_lengths)
     lengths = graph("ConstantOfShape", [code_lengths.size], value=_tensor(steps.common))
     if not steps.n_steps:
         return lengths
-    high = graph(
-        "Reshape", _run_lengths(graph, steps.high, steps.widths.size * _BLOCK), [-1, _BLOCK]
-    )
+    high = _run_lengths(graph, steps.high, steps.widths.size * _BLOCK)
+    high = graph("Reshape", high, [-1, _BLOCK])
     width = graph.cast(steps.widths, np.int64)  # (n_blocks, 1)
     size = graph("Pow", 2, width)
     block = graph("Mul", graph("CumSum", width, 0, exclusive=1), _BLOCK)
@@ -294,8 +324,7 @@ def _codes(graph: Graph, table: CompressedTable, lengths: str, words: Words) -> 
     first = graph("Gather", graph("CumSum", lengths, 0, exclusive=1), words.rows)
     number = graph("Add", first, np.arange(table.n_codebooks))
     places = graph("Mul", number, width)
-    n_touched = 1 if 8 % width == 0 else (width + 14) // 8
-    value = _read_bits(graph, pack(in_order, width), places, n_touched)
+    value = _read_bits(graph, pack(in_order, width), places, _n_touched(width))
     return graph("Mod", value, 1 << width)
 
 

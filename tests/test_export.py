@@ -23,7 +23,7 @@ from sklearn.svm import LinearSVC
 
 import skadacomp
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable, freeze
-from skadacomp._onnx import OPSET, Graph, _row_lengths
+from skadacomp._onnx import OPSET, Graph, _packed_lengths, _stepped_lengths
 from skadacomp.export import (
     to_keyed_vectors,
     to_model2vec,
@@ -50,12 +50,15 @@ def padded(documents):
     return ids
 
 
-def table_of(n_words=700, n_codewords=16, lengths=(0, 2, 4, 8), n_dims=6, rank=None, words=None):
-    """Random codes; the later a row, the shorter its code."""
+def table_of(
+    n_words=700, n_codewords=16, lengths=(0, 2, 4, 8), n_dims=6, rank=None, words=None, dropped=0.0
+):
+    """Random codes; the later a row, the shorter its code. A part of the rows may be dropped."""
     rng = np.random.default_rng(n_codewords)
     n_codebooks = lengths[-1]
     share = rng.random(n_words) * np.linspace(1.2, 0.3, n_words)
     choices = (share * len(lengths)).astype(int).clip(0, len(lengths) - 1)
+    choices[rng.random(n_words) < dropped] = 0
     codes = rng.integers(0, n_codewords, (n_words, n_codebooks))
     codes[np.arange(n_codebooks) >= np.array(lengths)[choices][:, None]] = -1
     books = rng.normal(size=(n_codebooks, n_codewords, n_dims))
@@ -90,6 +93,7 @@ def documents():
         {"n_codewords": 8, "lengths": (5,)},
         {"n_codewords": 8, "lengths": (0, 1, 2, 3, 4, 5, 6, 7)},
         {"n_codewords": 8, "rank": 2, "n_dims": 40},
+        {"n_codewords": 8, "n_words": 9000, "dropped": 0.95},
     ],
     ids=str,
 )
@@ -134,12 +138,13 @@ def test_a_table_whose_words_are_all_dropped(tmp_path):
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(1, 400)), min_size=1, max_size=12),
     st.integers(1, 9),
+    st.sampled_from([_packed_lengths, _stepped_lengths]),
 )
-@settings(max_examples=40, deadline=None)
-def test_code_lengths_are_read_back(runs, factor):
+@settings(max_examples=60, deadline=None)
+def test_code_lengths_are_read_back(runs, factor, form):
     lengths = np.repeat([factor * length for length, _ in runs], [n for _, n in runs])
     graph = Graph()
-    name = _row_lengths(graph, lengths)
+    name = form(graph, lengths)
     helper = onnx.helper
     output = helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["n"])
     made = helper.make_graph(graph.nodes, "lengths", [], [output], graph.constants)
@@ -151,8 +156,10 @@ def test_code_lengths_are_read_back(runs, factor):
     np.testing.assert_array_equal(found, lengths)
 
 
-def test_size_and_what_is_left_to_each_call(tmp_path):
-    table, path = table_of(n_words=40_000, n_dims=50), tmp_path / "table.onnx"
+@pytest.mark.parametrize(("lengths", "dropped"), [(range(8), 0.0), ((0, 2, 4, 8), 0.9)])
+def test_size_and_what_is_left_to_each_call(lengths, dropped, tmp_path):
+    table = table_of(n_words=100_000, n_dims=50, lengths=lengths, dropped=dropped)
+    path = tmp_path / "table.onnx"
     to_onnx(table, path)
     assert path.stat().st_size <= 1.1 * table.file_nbytes
     model = onnx.load(path)
@@ -163,9 +170,11 @@ def test_size_and_what_is_left_to_each_call(tmp_path):
     options.log_severity_level = 3  # it warns that what it wrote is for this machine
     InferenceSession(path, options)
     # The code lengths are summed up once, on loading.
-    assert "CumSum" in {node.op_type for node in model.graph.node}
+    kinds = {node.op_type for node in model.graph.node}
+    assert "CumSum" in kinds
+    assert ("Range" in kinds) == (dropped == 0)  # the one form of code lengths, or the other
     loaded = onnx.load(tmp_path / "loaded.onnx")
-    assert "CumSum" not in {node.op_type for node in loaded.graph.node}
+    assert not {"CumSum", "Range"} & {node.op_type for node in loaded.graph.node}
 
 
 # ---------------------------------------------------------------------------------------------
