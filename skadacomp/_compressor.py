@@ -77,7 +77,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     embeddings : EmbeddingTable, array-like, DataFrame, KeyedVectors or path, default=None
         The table, where the compressor is a step of a Pipeline. `fit` then takes the task alone,
         so that cross-validation splits the task and never the table. Without it the table is
-        `fit`'s first argument.
+        `fit`'s first argument. What else makes a table: see `EmbeddingTable.from_object`.
 
     code_lengths : array-like of int, default=(0, 2, 4, 8)
         The code lengths, in codes, that a word may have: ascending, from 0, which drops the word.
@@ -159,7 +159,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
     tokenizer : callable, default=None
         Splits a string into words. None takes words of two and more letters or digits, as
-        scikit-learn's CountVectorizer does.
+        scikit-learn's CountVectorizer does. The table of a transformer or of model2vec needs the
+        tokenizer it was made with, and ``lowercase=False``.
 
     lowercase : bool, default=True
         Whether strings are made lower case before they are split.

@@ -101,24 +101,23 @@ class EmbeddingTable:
     ) -> EmbeddingTable:
         r"""Open a table from a file or folder; `from_object` is for what is in memory.
 
-        ==========================  ===========================================  =========
-        path                        holds                                        read with
-        ==========================  ===========================================  =========
+        ==========================  =======================================  ==========
+        path                        holds                                    read with
+        ==========================  =======================================  ==========
         ``.txt``, ``.vec``          text of GloVe, word2vec or fastText
-        the same with ``.gz``,      text, unpacked while it is read; so is any
-        ``.bz2``, ``.xz``,          other name before such a suffix
-        ``.zip``
-        ``.bin``                    word2vec's binary format, with ``.gz``,      gensim
-                                    ``.bz2`` or ``.xz`` too; fastText vectors
-        ``.kv``, ``.model``         KeyedVectors and models that gensim saved    gensim
+        ``.txt.gz`` and the like    such text in ``.gz``, ``.bz2``,
+                                    ``.xz`` or ``.zip``
+        ``.bin``                    word2vec's binary format, in ``.gz``,    gensim
+                                    ``.bz2`` or ``.xz`` too; fastText's
+        ``.kv``, ``.model``         KeyedVectors and models of gensim        gensim
         ``.npy``                    a 2-D array, which stays memory-mapped
-        ``.safetensors``            a transformer's input table, or the only
-                                    2-D float tensor
-        folder of a transformer     ``model.safetensors``, in shards too, and    tokenizers
-                                    ``tokenizer.json``
-        folder of a StaticModel     as model2vec saves it                        model2vec
-        folder of spaCy             a pipeline, Vocab or Vectors with vectors    spacy
-        ==========================  ===========================================  =========
+        ``.safetensors``            a transformer's input table, or the
+                                    only 2-D float tensor
+        folder of a transformer     ``model.safetensors``, in shards too,    tokenizers
+                                    and ``tokenizer.json``
+        folder of a StaticModel     what model2vec saves                     model2vec
+        folder of spaCy             a pipeline, Vocab or Vectors             spacy
+        ==========================  =======================================  ==========
 
         The packages in the last column are extras: ``pip install "skadacomp[gensim]"``. ``.kv`` and
         ``.model`` are pickles: open only those you trust.
