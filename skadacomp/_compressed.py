@@ -380,7 +380,7 @@ class CompressedTable:
             raise ValueError(f"missing={missing!r} must be 'raise' or 'mean'")
         checked = _checked_items(items, self.n_words)
         if not isinstance(checked, list):
-            return self._decoded(self._slot_of_row[checked] if checked.size else checked)
+            return self._decoded(self._slots_of(checked))
         if self._vocabulary is None:
             raise KeyError(f"words have no code in this table{self._hint()}")
         slots = self._slots(checked)
@@ -549,7 +549,7 @@ class CompressedTable:
             raise ValueError(f"pooling={pooling!r} must be 'mean' or 'sum'")
         find = None if self._vocabulary is None else self._found_rows
         rows, ends = word_ids(X, find, self.n_words, split)
-        slots = self._slot_of_row[rows]
+        slots = self._slots_of(rows)
         ends = np.append(0, np.cumsum(slots >= 0))[ends]
         slots = slots[slots >= 0]
         pooled = np.empty((len(ends) - 1, n_features), np.float32)
@@ -687,6 +687,12 @@ class CompressedTable:
         slots[self._row_of_slot] = np.arange(self._row_of_slot.size)
         return slots
 
+    def _slots_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slots (n,) of rows (n,), -1 for dropped ones."""
+        if len(self.candidates) == 1 and self._groups:
+            return rows  # rows of one length lie in their own order
+        return self._slot_of_row[rows]
+
     def _found_vocabulary(self) -> Vocabulary | None:
         present = [name for name in WORD_TENSORS if name in self._tensors]
         if not present:
@@ -786,16 +792,16 @@ def _checked_items(items: Any, n_words: int) -> list[str] | NDArray[np.int64]:
 def _checked_ids(ids: Any, n_words: int) -> NDArray[np.int64]:
     try:
         array = np.asarray(ids)
+        if array.size == 0 or (array.min() >= 0 and array.max() < n_words):
+            return array.astype(np.int64, copy=False)
         outside = (array < 0) | (array >= n_words)
     except OverflowError:
         outside = np.array([not 0 <= item < n_words for item in ids])
-    if outside.any():
-        position = int(outside.argmax())
-        raise IndexError(
-            f"items[{position}] is {ids[position]}, but row ids must be from 0 to {n_words - 1} "
-            f"(n_words={n_words})"
-        )
-    return array.astype(np.int64)
+    position = int(outside.argmax())
+    raise IndexError(
+        f"items[{position}] is {ids[position]}, but row ids must be from 0 to {n_words - 1} "
+        f"(n_words={n_words})"
+    )
 
 
 def _at_least_one(value: Any, name: str) -> int:

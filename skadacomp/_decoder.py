@@ -1,4 +1,4 @@
-"""Vectors straight from packed codes: numpy alone, and nearly as quick as reading a table.
+"""Vectors straight from packed codes: numpy alone, and about as quick as reading a table.
 
 Neighbouring codes of a row are read as one number, and what their codewords sum to is looked up in
 a table of partial sums. The tables are small enough to stay in the processor's cache, which the
@@ -8,7 +8,8 @@ table of all vectors is not.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from skadacomp._codes import code_width
 
 _TABLE_NBYTES = 1 << 18  # of one table of partial sums, at most, unless one codebook has more
-_BLOCK = 1 << 16  # numbers of the result filled at a time: they stay in the cache
+_BLOCK = 200_000  # numbers of the result filled at a time: they stay in the cache
 _WINDOW = 8  # bytes read at a time
 _WINDOW_BITS = 57  # of them that follow the first bit wanted, wherever in a byte it lies
 
@@ -56,15 +57,12 @@ class Decoder:
         codebooks: NDArray[np.float32],
         mean: NDArray[np.float32],
     ) -> None:
-        self._n_codewords = codebooks.shape[1]
-        self._width = code_width(self._n_codewords)
+        self._mean = mean
+        self._width = code_width(codebooks.shape[1])
         self._n_joined = _n_joined(self._width, mean.size)
-        self._first_slots = [group.first_slot for group in groups]
-        # As arrays, with an entry before the others for a slot that is none.
-        bits = [self._width * group.length for group in groups]
-        begins = [8 * g.begin - b * g.first_slot for g, b in zip(groups, bits, strict=True)]
-        self._firsts = np.array(self._first_slots, np.int64)
-        self._row_bits, self._begins = (np.array([0, *each], np.int64) for each in (bits, begins))
+        self._step = self._n_joined * self._width
+        self._n_rows = max(256, _BLOCK // max(mean.size, 1))
+        self._bytes = np.ascontiguousarray(packed).data
         self._windows = _windows(packed)
         longest = max((group.length for group in groups), default=0)
         lengths = np.array([0, *(group.length for group in groups)])
@@ -72,52 +70,67 @@ class Decoder:
             _Look.of(codebooks[first : first + self._n_joined], lengths - first)
             for first in range(0, max(longest, 1), self._n_joined)
         ]
-        self._looks[0].sums[:] += mean
-        self._step = self._n_joined * self._width
-        self._bytes = np.ascontiguousarray(packed).data
-        # The same for one slot at a time, as plain numbers, and of the looks those that it needs.
-        self._plans = [
-            (
-                int(self._begins[number]),
-                int(self._row_bits[number]),
-                [
-                    (look, int(look.masks[number]), int(look.offsets[number]))
-                    for look in self._looks
-                    if look.masks[number]
-                ],
-            )
-            for number in range(1, len(groups) + 1)
-        ]
+        self._looks[0].table.sums[:] += mean
+        self._first_slots = [group.first_slot for group in groups]
+        self._plans = [self._plan(packed, *numbered) for numbered in enumerate(groups, start=1)]
+        # The same as arrays, with an entry before the others for a slot that is none.
+        self._firsts = np.array(self._first_slots, np.int64)
+        self._begins = np.array([0, *(plan.begin for plan in self._plans)], np.int64)
+        self._row_bits = np.array([0, *(plan.n_bits for plan in self._plans)], np.int64)
+
+    def _plan(self, packed: NDArray[np.uint8], number: int, group: Group) -> _Plan:
+        n_bits = self._width * group.length
+        begin = 8 * group.begin - n_bits * group.first_slot
+        tables = [look.table_of(number) for look in self._looks if look.masks[number]]
+        by_bytes = self._step == 8 and n_bits % 8 == 0
+        rows = packed[group.begin : group.end].reshape(group.n_rows, -1) if by_bytes else None
+        return _Plan(group.first_slot, begin, n_bits, tables, rows)
 
     def vectors(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors (n, n_dims) of slots (n,); the mean vector for a slot of -1."""
-        n_dims = self._looks[0].sums.shape[1]
-        vectors = np.empty((slots.size, n_dims), np.float32)
-        n_rows = max(256, _BLOCK // max(n_dims, 1))
-        spare = np.empty((min(n_rows, slots.size), n_dims), np.float32)
-        for start in range(0, slots.size, n_rows):
-            part = vectors[start : start + n_rows]
-            self._fill(part, slots[start : start + n_rows], spare[: len(part)])
+        vectors = np.empty((slots.size, self._mean.size), np.float32)
+        if 2 * np.count_nonzero(slots >= 0) >= slots.size:
+            self._fill(vectors, slots)
+            return vectors
+        vectors[:] = self._mean  # as most of them are
+        coded = np.flatnonzero(slots >= 0)
+        for start in range(0, coded.size, self._n_rows):
+            rows = coded[start : start + self._n_rows]
+            part = np.empty((rows.size, self._mean.size), np.float32)
+            self._fill(part, slots[rows])
+            vectors[rows] = part
         return vectors
 
-    def _fill(
-        self, vectors: NDArray[np.float32], slots: NDArray[np.int64], spare: NDArray[np.float32]
-    ) -> None:
+    def _fill(self, vectors: NDArray[np.float32], slots: NDArray[np.int64]) -> None:
+        """Write the vectors (n, n_dims) of slots (n,), a few at a time."""
+        spare = np.empty((min(self._n_rows, slots.size), self._mean.size), np.float32)
+        for start in range(0, slots.size, self._n_rows):
+            part = vectors[start : start + self._n_rows]
+            found = self._found(slots[start : start + self._n_rows])
+            for number, (table, index) in enumerate(found):
+                # mode="clip" writes to `out` without a buffer; no index is out of bounds.
+                out = spare[: len(part)] if number else part
+                table.sums.take(table.checked(index), axis=0, out=out, mode="clip")
+                if number:
+                    part += out
+
+    def _found(self, slots: NDArray[np.int64]) -> Iterator[tuple[_Table, NDArray[np.integer]]]:
+        """Tables whose rows make up the vectors of slots (n,), and which row (n,) of each."""
+        first, last = (bisect_right(self._first_slots, s) for s in (slots.min(), slots.max()))
+        plan = self._plans[first - 1] if first == last > 0 else None
+        if plan is not None and plan.rows is not None:
+            rows = plan.rows.take(slots - plan.first_slot, axis=0)  # (n, n_tables)
+            yield from zip(plan.tables, rows.T, strict=True)
+            return
         group = self._firsts.searchsorted(slots, side="right")
         bits = self._begins.take(group) + slots * self._row_bits.take(group)
-        n_read, step = 0, self._step
+        n_left = 0
         for number, look in enumerate(self._looks):
-            if number == 0 or n_read + step > _WINDOW_BITS:
-                value, n_read = self._read(bits + number * step), 0
-            index = value & look.masks.take(group)
-            index += look.offsets.take(group)
-            self._check(look, index)
-            # mode="clip" writes to `out` without a buffer; no index is out of bounds.
-            look.sums.take(index, axis=0, out=spare if number else vectors, mode="clip")
-            if number:
-                vectors += spare
-            value >>= step
-            n_read += step
+            if n_left < self._step:
+                value, n_left = self._read(bits + number * self._step), _WINDOW_BITS
+            yield look.table, (value & look.masks.take(group)) + look.offsets.take(group)
+            value >>= self._step
+            n_left -= self._step
 
     def _read(self, bits: NDArray[np.int64]) -> NDArray[np.int64]:
         """Read the `_WINDOW_BITS` from each place on, or as many as there are before the end."""
@@ -129,53 +142,71 @@ class Decoder:
 
     def vector(self, slot: int) -> NDArray[np.float32]:
         """Vector (n_dims,) of one slot: as `vectors`, without an array's overhead."""
-        begin, n_bits, (first, *others) = self._plans[bisect_right(self._first_slots, slot) - 1]
+        _, begin, n_bits, tables, _ = self._plans[bisect_right(self._first_slots, slot) - 1]
         first_bit = begin + slot * n_bits
-        value = int.from_bytes(
-            self._bytes[first_bit >> 3 : (first_bit + n_bits + 7) >> 3], "little"
-        )
-        value >>= first_bit & 7
-        vector: NDArray[np.float32] = self._found(first, value).copy()
-        for plan in others:
+        end = (first_bit + n_bits + 7) >> 3
+        value = int.from_bytes(self._bytes[first_bit >> 3 : end], "little") >> (first_bit & 7)
+        parts = []
+        for table in tables:
+            parts.append(table.sums[table.checked(value & (len(table.sums) - 1))])
             value >>= self._step
-            vector += self._found(plan, value)
+        vector: NDArray[np.float32] = parts[0].copy()
+        for part in parts[1:]:
+            vector += part
         return vector
 
-    def _found(self, plan: tuple[_Look, int, int], value: int) -> NDArray[np.float32]:
-        look, mask, offset = plan
-        index = (value & mask) + offset
-        self._check(look, index)
-        found: NDArray[np.float32] = look.sums[index]
-        return found
 
-    def _check(self, look: _Look, index: NDArray[np.int64] | int) -> None:
-        if look.valid is not None and not np.all(look.valid[index]):
-            raise ValueError(f"a code is out of {self._n_codewords} codewords")
+class _Table(NamedTuple):
+    """Partial sums, each of a few codewords."""
+
+    sums: NDArray[np.float32]  # (n_sums, n_dims)
+    valid: NDArray[np.bool_] | None  # (n_sums,) where some bits answer to no codeword
+    n_codewords: int  # of each codebook
+
+    def checked(self, index: NDArray[np.integer] | int) -> Any:
+        """Refuse bits that answer to no codeword."""
+        if self.valid is not None and not np.all(self.valid[index]):
+            raise ValueError(f"a code is out of {self.n_codewords} codewords")
+        return index
+
+
+class _Plan(NamedTuple):
+    """Rows of one code length: where their codes lie, and what these are looked up in."""
+
+    first_slot: int
+    begin: int  # bits before slot 0, if the rows began there
+    n_bits: int  # of a row
+    tables: list[_Table]
+    rows: NDArray[np.uint8] | None  # (n_rows, n_tables), where each table takes a byte
 
 
 class _Look(NamedTuple):
     """Partial sums over a few codebooks, for rows that have all, some or none of these codes."""
 
-    sums: NDArray[np.float32]  # (n_sums, n_dims)
+    table: _Table
     masks: NDArray[np.int64]  # (n_groups,) which bits of a number are codes of such a row
     offsets: NDArray[np.int64]  # (n_groups,) where the sums of such rows begin
-    valid: NDArray[np.bool_] | None  # (n_sums,) where some bits answer to no codeword
 
     @classmethod
     def of(cls, codebooks: NDArray[np.float32], n_codes: NDArray[np.int64]) -> _Look:
         """Sum codewords for rows that have so many codes of these codebooks, or of further ones."""
-        width = code_width(codebooks.shape[1])
+        n_codewords = codebooks.shape[1]
+        width = code_width(n_codewords)
         counts = np.clip(n_codes, 0, len(codebooks))
         kinds = np.array(sorted({0, *counts.tolist()}))  # np.unique would load numpy.ma first
         blocks = [_partial_sums(codebooks[:count]) for count in kinds]
         starts = np.cumsum([0, *(len(block) for block, _ in blocks)])
-        whole = 1 << width == codebooks.shape[1]
-        return cls(
-            np.concatenate([block for block, _ in blocks]),
-            (np.int64(1) << width * counts) - 1,
-            starts[np.searchsorted(kinds, counts)],
-            None if whole else np.concatenate([valid for _, valid in blocks]),
-        )
+        sums = np.concatenate([block for block, _ in blocks])
+        whole = 1 << width == n_codewords
+        valid = None if whole else np.concatenate([valid for _, valid in blocks])
+        masks = (np.int64(1) << width * counts) - 1
+        return cls(_Table(sums, valid, n_codewords), masks, starts[np.searchsorted(kinds, counts)])
+
+    def table_of(self, number: int) -> _Table:
+        """Give the part that rows of one group look up."""
+        sums, valid, n_codewords = self.table
+        part = slice(self.offsets[number], self.offsets[number] + self.masks[number] + 1)
+        return _Table(sums[part], None if valid is None else valid[part], n_codewords)
 
 
 def _partial_sums(
@@ -199,9 +230,10 @@ def _partial_sums(
 
 
 def _n_joined(width: int, n_dims: int) -> int:
-    """Codes to look up at once: as many as the cache has room for."""
+    """Codes to look up at once: as many as the cache has room for, a byte of them if it can be."""
     n_sums = _TABLE_NBYTES // (4 * max(n_dims, 1))
-    return max(1, (n_sums.bit_length() - 1) // width)
+    n_bits = n_sums.bit_length() - 1
+    return 8 // width if n_bits >= 8 and 8 % width == 0 else max(1, n_bits // width)
 
 
 def _windows(packed: NDArray[np.uint8]) -> NDArray[np.int64]:

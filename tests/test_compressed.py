@@ -385,6 +385,18 @@ def test_rows_are_those_of_the_original_table():
     assert table.rows([]).shape == (0,)
 
 
+@pytest.mark.parametrize("length", [0, 4])
+def test_rows_of_one_length_lie_in_their_own_order(length):
+    codes, books, mean = random_case(30, candidates=(length,), shares=[1])
+    table = CompressedTable.from_codes(codes, books, mean, code_lengths=(length,))
+    np.testing.assert_array_equal(table.codes, codes)
+    ids = np.array([17, 3, 29, 3])
+    expected = decode(codes[ids], table.codebooks, table.mean)
+    np.testing.assert_allclose(table.vectors(ids), expected, rtol=1e-5, atol=1e-5)
+    pooled = expected.mean(0) if length else 0 * expected[0]  # dropped words are skipped
+    np.testing.assert_allclose(table.documents([ids])[0], pooled, rtol=1e-5, atol=1e-5)
+
+
 def test_items_come_in_many_forms():
     table = random_table()
     ids = np.flatnonzero(table.code_lengths)[[5, 3, 5]]

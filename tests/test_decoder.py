@@ -63,6 +63,27 @@ def test_a_slot_of_none_has_the_mean_vector():
     assert nothing.vectors(np.array([], int)).shape == (0, 6)
 
 
+@pytest.mark.parametrize("n_codewords", [4, 10, 16, 256])
+def test_rows_of_whole_bytes_are_read_the_same_alone_and_beside_others(n_codewords):
+    decoder, expected = random_case(n_codewords, 50, {4, 5, 8}, 40, 0)
+    vectors = decoder.vectors(np.arange(120))
+    np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-4)
+    assert decoder._plans[0].rows is not None
+    order = np.random.default_rng(0).permutation(40)
+    for slots in (order, 40 + order, 80 + order):
+        np.testing.assert_array_equal(decoder.vectors(slots), vectors[slots])
+
+
+def test_a_few_rows_among_many_of_none():
+    decoder, expected = random_case(16, 50, {1, 4, 9}, 20, 0)
+    slots = np.full(9000, -1)
+    slots[::150] = np.random.default_rng(0).permutation(60)
+    vectors = decoder.vectors(slots)
+    np.testing.assert_array_equal(vectors[::150], decoder.vectors(slots[::150]))
+    np.testing.assert_allclose(vectors[::150], expected[slots[::150]], rtol=1e-4, atol=1e-4)
+    assert (vectors[slots < 0] == decoder.vectors(np.array([-1]))).all()
+
+
 def test_vectors_of_no_dimensions_are_empty():
     decoder, _ = random_case(4, 0, {2, 5}, 3, 0)
     assert decoder.vectors(np.arange(6)).shape == (6, 0)
@@ -85,7 +106,7 @@ def test_blocks_join(monkeypatch):
     np.testing.assert_array_equal(decoder.vectors(np.arange(len(expected))), whole)
 
 
-@pytest.mark.parametrize("n_codewords", [3, 5, 100])
+@pytest.mark.parametrize("n_codewords", [3, 5, 10, 100])
 def test_codes_beyond_the_last_codeword_are_refused(n_codewords):
     width = code_width(n_codewords)
     packed = pack([[0, n_codewords - 1], [1, n_codewords]], width)
