@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from skadacomp._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from skadacomp import datasets as datasets
     from skadacomp import display as display
@@ -28,8 +30,6 @@ __all__ = [
     "freeze",
     "to_onnx",
 ]
-
-__version__ = "0.1.0.dev0"
 
 # Loaded when first asked for, so that a shipped table is opened with numpy alone.
 _ROOM_OF = {

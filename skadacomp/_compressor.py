@@ -22,7 +22,6 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skadacomp import __version__
 from skadacomp._codes import MAX_CANDIDATES, code_matrix
 from skadacomp._compressed import CompressedTable
 from skadacomp._documents import (
@@ -408,7 +407,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             kinds.append(kind)
             tasks.append(replace(task, weight=part.weight))
             are_linear &= reader.head_name(kind) == "linear"
-        sizes = SizeModel(table, candidates, self.n_codewords, made_with(self, __version__))
+        sizes = SizeModel(table, candidates, self.n_codewords, made_with(self))
         # Trained lengths are the plain form's, and without a task they rebuild the table better.
         trained = self.init == "random" or not tasks
         settings = self._settings(sizes, seed, are_linear=are_linear, trained=trained)
@@ -544,7 +543,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             problem.table.words,
             code_lengths=problem.settings.rate.candidates,
             rank=learned.rank,
-            parameters=made_with(self, __version__),
+            parameters=made_with(self),
         )
         self._encoder: RowEncoder = learned.encoder
         self._row_index = RowIndex.of(problem.table.vectors)

@@ -9,18 +9,18 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
+from skadacomp._version import __version__
+
 # The table is not kept, and these change nothing in what is learned.
 _LEFT_OUT = ("embeddings", "verbose")
 
 
-def made_with(estimator: BaseEstimator, version: str) -> dict[str, Any]:
+def made_with(estimator: BaseEstimator) -> dict[str, Any]:
     """List the release, and the parameters that were not left at their defaults.
 
     Parameters
     ----------
     estimator : BaseEstimator
-    version : str
-        The release.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def made_with(estimator: BaseEstimator, version: str) -> dict[str, Any]:
         plain = _plain(value)
         if name not in _LEFT_OUT and plain != _plain(parameters[name].default):
             chosen[name] = plain
-    return {"skadacomp": version, **chosen}
+    return {"skadacomp": __version__, **chosen}
 
 
 def _plain(value: Any) -> Any:

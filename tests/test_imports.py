@@ -36,6 +36,7 @@ ROOMS = [
     "nn",
     "_freeze",
     "_compressor",
+    "_parameters",
     "_sizes",
     "_tasks",
     "_learning",
@@ -52,6 +53,7 @@ ROOMS = [
     "_vocabulary",
     "_texts",
     "_codes",
+    "_version",
 ]
 WITH_TORCH = ("_learning", "nn")
 
