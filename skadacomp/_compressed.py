@@ -117,6 +117,7 @@ class CompressedTable:
         code_lengths: Sequence[int],
         rank: int | None = None,
         parameters: Mapping[str, Any] | None = None,
+        verbose: bool = False,
     ) -> CompressedTable:
         """Compress codes and codebooks into a table.
 
@@ -140,6 +141,8 @@ class CompressedTable:
             keeps them whole.
         parameters : mapping, default=None
             Anything that JSON can hold, kept with the table.
+        verbose : bool, default=False
+            Show a progress bar, as tqdm draws it.
 
         Returns
         -------
@@ -166,14 +169,14 @@ class CompressedTable:
         counts = tuple(np.bincount(choices, minlength=len(candidates)).tolist())
         coded = rows[_rows_by_length(choices, candidates)]  # (n_slots, n_codebooks)
         stored, packed = _packed_codes(coded, candidates, code_width(books.shape[1]))
-        tensors: Tensors = {
-            **_codebook_tensors(books, rank),
-            "mean": small_mean(offset),
-            **packed,
-            "lengths": encode_lengths(choices, len(candidates)),
+        tensors = {**_codebook_tensors(books, rank), "mean": small_mean(offset), **packed}
+        makers: dict[str, Callable[[], Tensors]] = {
+            "lengths": lambda: {"lengths": encode_lengths(choices, len(candidates))},
         }
         if words is not None:
-            tensors.update(_coded_words(words, choices, candidates).tensors())
+            makers["words"] = lambda: _coded_words(words, choices, candidates).tensors()
+        for make in _shown(makers) if verbose else makers.values():
+            tensors.update(make())
         return cls(tensors, Metadata(candidates, counts, dict(parameters or {}), stored).text())
 
     # -----------------------------------------------------------------------------------------
@@ -1050,6 +1053,16 @@ def _coded_words(
         raise ValueError(f"words must be {choices.size} str, one a row of codes, not {len(names)}")
     rows = _rows_by_length(choices, candidates)
     return Vocabulary.build([names[row] for row in rows.tolist()], np.arange(rows.size))
+
+
+def _shown(makers: dict[str, Callable[[], Tensors]]) -> Iterator[Callable[[], Tensors]]:
+    """Give what makes each part of the table, with a progress bar."""
+    from tqdm.auto import tqdm
+
+    with tqdm(makers.items(), desc="writing", unit="part", leave=False) as bar:
+        for name, make in bar:
+            bar.set_postfix_str(name)
+            yield make
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

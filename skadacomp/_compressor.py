@@ -33,7 +33,7 @@ from skadacomp._documents import (
     pair_texts,
     pool,
 )
-from skadacomp._encoder import RowEncoder, RowIndex
+from skadacomp._encoder import RowEncoder, RowIndex, chunks
 from skadacomp._parameters import made_with
 from skadacomp._sizes import SizeModel
 from skadacomp._table import (
@@ -46,12 +46,22 @@ from skadacomp._targets import IN_PLACE, KINDS, PAIRS, Kind
 from skadacomp._tasks import HEADS, GivenTask, TaskReader, are_several, several_tasks
 
 if TYPE_CHECKING:
-    from skadacomp._learning import Learned, Settings, Task
+    from skadacomp._learning import Checkpoint, Learned, Settings, Task
 
 # What is best for the linear head, and for others: reconstruction weight and learning rate.
 _LINEAR_DEFAULTS = (0.1, 3e-3)
 _NETWORK_DEFAULTS = (0.3, 1e-3)
 _HEAD_NAMES = {name for names in HEADS.values() for name in names}
+# Parameters that change nothing that is learned, and those that the task's fingerprint covers.
+_NOT_LEARNED_FROM = {
+    "checkpoint",
+    "embeddings",
+    "head",
+    "lowercase",
+    "output",
+    "tokenizer",
+    "verbose",
+}
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
 
 
@@ -186,8 +196,15 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     device : str, default="auto"
         Where torch trains: "auto" takes an accelerator if there is one, or a torch device's name.
 
+    checkpoint : str or path-like, default=None
+        A folder in which `fit` keeps what it has done: the trained weights, and the codes of the
+        rows that it has encoded. Where it is interrupted, the same `fit` goes on from there, in a
+        new process too, and gives the codes that it would have given. The folder is made, needs
+        about 8 bytes a row for each code length, and is removed when the fit is complete. It is of
+        one fit at a time, and random_state must be an int.
+
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows progress bars: epochs, rows that are encoded, and parts of what ships.
 
     Attributes
     ----------
@@ -273,6 +290,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
         "device": [str],
+        "checkpoint": [None, str, os.PathLike],
         "verbose": ["verbose"],
     }
 
@@ -304,6 +322,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         validation_fraction: float = 0.15,
         random_state: Any = None,
         device: str = "auto",
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
         self.embeddings = embeddings
@@ -328,6 +347,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.device = device
+        self.checkpoint = checkpoint
         self.verbose = verbose
 
     # The second argument is called y for scikit-learn's sake: fit(X, y) and fit(X, y=y) are how its
@@ -377,15 +397,44 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         TypeError
             If the table or a document is of no accepted type.
         ValueError
-            If the table or the task cannot be learned from, or the budget cannot be met; the
-            message says which, where, and what would do.
+            If the table or the task cannot be learned from, or the budget cannot be met; or if
+            `checkpoint` is damaged or another fit's. The message says which, where, and what would
+            do.
         """
         problem = self._problem(embeddings, y, y_task, X_task, X_val, y_val)
+        index = RowIndex.of(problem.table.vectors)
+        checkpoint = self._opened_checkpoint(problem, index)
 
         from skadacomp._learning import learn  # torch: for fit alone
 
-        self._keep(problem, learn(problem.table.vectors, problem.tasks, problem.settings))
+        vectors, tasks, settings = problem.table.vectors, problem.tasks, problem.settings
+        self._keep(problem, index, learn(vectors, tasks, settings, checkpoint))
+        if checkpoint is not None:
+            checkpoint.remove()
         return self
+
+    def _opened_checkpoint(self, problem: Problem, index: RowIndex) -> Checkpoint | None:
+        """Open the folder that this very fit may have left its steps in."""
+        if self.checkpoint is None:
+            return None
+        if not isinstance(self.random_state, Integral):
+            raise ValueError(
+                f"checkpoint={os.fspath(self.checkpoint)!r} with random_state="
+                f"{self.random_state!r}: each fit would draw other numbers, and none go on from "
+                "another. Give random_state an int."
+            )
+        from skadacomp._learning import Checkpoint, fingerprint
+
+        parameters = self.get_params(deep=False).items()
+        words = problem.table.words
+        return Checkpoint(
+            self.checkpoint,
+            {
+                "parameters": {n: repr(v) for n, v in parameters if n not in _NOT_LEARNED_FROM},
+                "table": {"rows": index.digest[:16], "words": fingerprint(words)},
+                "task": {"documents, targets and head": fingerprint(problem.tasks)},
+            },
+        )
 
     def _problem(
         self, embeddings: Any, y: Any, y_task: Any, X_task: Any, X_val: Any, y_val: Any
@@ -532,7 +581,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             verbose=bool(self.verbose),
         )
 
-    def _keep(self, problem: Problem, learned: Learned) -> None:
+    def _keep(self, problem: Problem, index: RowIndex, learned: Learned) -> None:
         """Set the fitted attributes."""
         for cache in _CACHES:
             self.__dict__.pop(cache, None)
@@ -544,9 +593,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             code_lengths=problem.settings.rate.candidates,
             rank=learned.rank,
             parameters=made_with(self),
+            verbose=bool(self.verbose),
         )
         self._encoder: RowEncoder = learned.encoder
-        self._row_index = RowIndex.of(problem.table.vectors)
+        self._row_index = index
         kinds = problem.kinds
         self.task_ = kinds if len(kinds) > 1 else kinds[0] if kinds else None
         names = learned.history[0] if learned.history else {}
@@ -696,10 +746,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             )
         # Rows with words are themselves; of equal rows in an array none can tell which it is.
         rows = self._row_index.find(table.vectors, whole=isinstance(X, EmbeddingTable))
-        codes = np.empty((len(rows), self.compressed_.n_codebooks), np.int32)
-        known = rows >= 0
-        codes[known] = self.compressed_.codes[rows[known]]
-        codes[~known], _ = self._encoder.encode(table.vectors[~known])
+        codes = self.compressed_.codes[rows]
+        new = np.flatnonzero(rows < 0)
+        for part in chunks(len(new), table.n_dims):
+            codes[new[part]], _ = self._encoder.encode(table.vectors[new[part]])
         return code_matrix(codes, self.compressed_.n_codewords)
 
     def _rebuild(self, features: Any) -> NDArray[np.float32]:
@@ -715,9 +765,13 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     @cached_property
     def _word_features(self) -> sparse.csr_matrix:
         """Code features of each row, nothing for a dropped word: documents skip it."""
-        codes = self.compressed_.codes
-        kept = sparse.diags_array((codes[:, 0] >= 0).astype(np.float32), format="csr")
-        return sparse.csr_matrix(kept @ code_matrix(codes, self.compressed_.n_codewords))
+        has_code = self.compressed_.code_lengths > 0
+        codes = self.compressed_.codes[has_code]
+        kept = code_matrix(codes, self.compressed_.n_codewords)
+        starts = np.zeros(len(has_code) + 1, kept.indptr.dtype)
+        starts[1:][has_code] = np.diff(kept.indptr)
+        shape = (len(has_code), kept.shape[1])
+        return sparse.csr_matrix((kept.data, kept.indices, starts.cumsum()), shape=shape)
 
     @cached_property
     def _rows_of_words(self) -> dict[str, int] | None:

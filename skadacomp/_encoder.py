@@ -90,7 +90,7 @@ class RowEncoder:
         """
         codes = np.empty((len(vectors), self.n_codebooks), np.int32)
         gains = np.empty(codes.shape, np.float32)
-        for part in chunks(len(vectors), len(self.offset)):
+        for part in chunks(len(vectors), max(self.projection.shape)):
             codes[part], gains[part] = self._encode(np.asarray(vectors[part]))
         return codes, gains
 
@@ -143,6 +143,11 @@ class RowIndex:
     def of(cls, vectors: NDArray[np.floating]) -> RowIndex:
         """Index the rows of a table."""
         return cls(row_fingerprints(vectors))
+
+    @property
+    def digest(self) -> str:
+        """Hash of all rows in their order, in hexadecimal."""
+        return self._whole
 
     @staticmethod
     def _digest(fingerprints: NDArray[np.uint64]) -> str:

@@ -12,11 +12,12 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skadacomp._files import whole_file
 
 # Raise this by one whenever a file that `write` makes could be refused or misread by the release
 # before: a tensor or a key of the metadata added, dropped, renamed or given another meaning. Then
@@ -221,25 +222,10 @@ def file_nbytes(tensors: Mapping[str, Shaped], metadata: Mapping[str, str]) -> i
 
 def write(path: str | os.PathLike[str], tensors: Tensors, metadata: Mapping[str, str]) -> None:
     """Write the file, which takes its name only when it is complete."""
-    with replacing(path) as file:
+    with whole_file(path) as file:
         file.write(_header(tensors, {**metadata, _CHECKSUM: _checksum(tensors, metadata)}))
         for name in _in_file_order(tensors):
             file.write(np.ascontiguousarray(tensors[name]).data)
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file that takes its name only when it is complete."""
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _in_file_order(tensors: Mapping[str, Shaped]) -> list[str]:

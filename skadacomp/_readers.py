@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from skadacomp._files import whole_file
 from skadacomp._text_files import (
     COMPRESSED,
     is_number,
@@ -619,20 +620,12 @@ def _cached(path: Path, given: Given, read: Callable[[Path, Given], Read]) -> Re
     kept = _kept(vectors_file, words_file, source)
     if kept is not None:
         return kept
-    # Made before the long work of reading, so that a folder that cannot be written fails at once.
-    temporary = [_temporary(vectors_file), _temporary(words_file)]
-    try:
-        with temporary[0].open("xb") as file:
-            words, vectors, note = read(path, given)
-            np.save(file, np.ascontiguousarray(vectors, dtype=np.float32))
-        content = {"source": source, "words": list(words or ())}
-        temporary[1].write_text(json.dumps(content), "utf-8")
+    # Opened before the long work of reading, so that a folder that cannot be written fails at once.
+    with whole_file(words_file) as words_to, whole_file(vectors_file) as vectors_to:
+        words, vectors, note = read(path, given)
+        np.save(vectors_to, np.ascontiguousarray(vectors, dtype=np.float32))
+        words_to.write(json.dumps({"source": source, "words": list(words or ())}).encode())
         words_file.unlink(missing_ok=True)  # it vouches for the vectors, so it goes first
-        os.replace(temporary[0], vectors_file)
-        os.replace(temporary[1], words_file)
-    finally:
-        for each in temporary:
-            each.unlink(missing_ok=True)
     return Read(words, np.load(vectors_file, mmap_mode="r", allow_pickle=False), note)
 
 
@@ -649,10 +642,6 @@ def _cache_file(path: Path, given: Given) -> Path:
     if not file.parent.is_dir():
         raise FileNotFoundError(f"cache={str(file)!r}: there is no folder {str(file.parent)!r}.")
     return file
-
-
-def _temporary(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{os.urandom(4).hex()}.tmp")
 
 
 def _kept(vectors_file: Path, words_file: Path, source: dict[str, Any]) -> Read | None:

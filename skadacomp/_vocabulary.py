@@ -13,7 +13,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -326,9 +325,13 @@ class SortedWords:
         self.rows = np.array(rows, np.int64)
         self._bytes = np.frombuffer(b"".join(in_order), np.uint8)
         self._n_bytes = np.fromiter(map(len, in_order), np.int64, len(rows))
-        # Bytes that a word shares with the one before it.
-        self._n_shared = np.zeros(len(rows), np.int64)
-        self._n_shared[1:] = [_n_shared(*pair) for pair in pairwise(in_order)]
+        self._n_shared = _n_shared(self._bytes, self._n_bytes)
+        again = (self._n_shared[1:] == self._n_bytes[1:]) & (
+            self._n_bytes[1:] == self._n_bytes[:-1]
+        )
+        if again.any():
+            word = words[rows[int(again.argmax()) + 1]]
+            raise ValueError(f"words must be distinct, but {word!r} is there twice")
 
     @property
     def n_bytes(self) -> NDArray[np.int64]:
@@ -418,12 +421,6 @@ def _encoded(words: Sequence[str]) -> list[bytes]:
         if not isinstance(word, str):
             raise TypeError(f"word {row} must be a str, not {type(word).__name__}: {word!r}")
         encoded.append(word.encode("utf-8", "surrogatepass"))
-    if len(set(encoded)) != len(encoded):
-        seen: set[bytes] = set()
-        for row, key in enumerate(encoded):
-            if key in seen:
-                raise ValueError(f"words must be distinct, but {words[row]!r} is there twice")
-            seen.add(key)
     return encoded
 
 
@@ -436,13 +433,18 @@ def _shapes(n_words: int, n_text: int, n_merges: int) -> dict[str, tuple[int, ..
     }
 
 
-def _n_shared(first: bytes, second: bytes) -> int:
-    n_shared = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        n_shared += 1
-    return n_shared
+def _n_shared(joined: NDArray[np.uint8], n_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bytes that each of the sorted words shares with the one before it, (n_words,)."""
+    starts = n_bytes.cumsum() - n_bytes
+    shared = np.zeros(n_bytes.size, np.int64)
+    alike = np.arange(1, n_bytes.size)  # words that share all bytes looked at so far
+    place = 0
+    while alike.size:
+        alike = alike[(n_bytes[alike] > place) & (n_bytes[alike - 1] > place)]
+        alike = alike[joined[starts[alike] + place] == joined[starts[alike - 1] + place]]
+        place += 1
+        shared[alike] = place
+    return shared
 
 
 def _check_tensors(tensors: Mapping[str, NDArray[np.uint8]], n_words: int) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from skadacomp._compressed import CompressedTable
-from skadacomp._format import replacing
+from skadacomp._files import whole_file
 from skadacomp._freeze import classifier_of
 from skadacomp._frozen import FrozenClassifier
 from skadacomp._onnx import model_of
@@ -135,7 +135,7 @@ def to_onnx(
         made = model_of(table, frozen, input, output, _pooling(model, frozen))
     except ModuleNotFoundError as error:
         raise _missing("onnx", "to_onnx", "onnx") from error
-    with replacing(path) as file:
+    with whole_file(path) as file:
         file.write(made.SerializeToString())
 
 
@@ -177,7 +177,7 @@ def to_words_json(model: Any, path: str | os.PathLike[str]) -> None:
     table = _table(model)
     words = _words(table)
     rows = dict(zip(words, table.rows(words).tolist(), strict=True))
-    with replacing(path) as file:
+    with whole_file(path) as file:
         file.write(json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode())
 
 
@@ -272,7 +272,7 @@ def to_word2vec_text(model: Any, path: str | os.PathLike[str]) -> None:
                 f"the word {word!r} is empty or holds white space, which word2vec's text format "
                 "cannot hold; to_keyed_vectors can"
             )
-    with replacing(path) as file:
+    with whole_file(path) as file:
         file.write(f"{len(words)} {table.n_dims}\n".encode())
         file.writelines(_lines(table, words))
 

@@ -32,7 +32,7 @@ from skadacomp._learning.heads import ConvolutionalHead, PooledHead, _sums, make
 from skadacomp._learning.lengths import LengthLogits, choose, choose_within, significance
 from skadacomp._learning.space import Overlay, find_space
 from skadacomp._learning.student import Student, Targets
-from skadacomp._learning.teacher import Split, evaluate, fine_tune
+from skadacomp._learning.teacher import Split, Teacher, evaluate, fine_tune
 from skadacomp._learning.trainer import Documents, Trainer, batch_size, pick_device
 
 CPU = torch.device("cpu")
@@ -866,9 +866,8 @@ def test_fine_tuning_lowers_the_held_out_loss():
     ]
     split = Split(*parts)
     trainer = Trainer(10, tqdm(disable=True))
-    teacher = fine_tune(
-        vectors, PooledHead(8, 2, True), split, trainer, n_epochs=10, random=rng, device=CPU
-    )
+    teacher = Teacher(torch.as_tensor(vectors), PooledHead(8, 2, True))
+    fine_tune(teacher, split, trainer, n_epochs=10, random=rng, device=CPU)
     figures = evaluate(teacher, split.held_out, CPU)
     assert figures["loss"] < 0.9 * np.log(2)  # that of a head of zeros
     assert figures["task_score"] > 0.8
@@ -1098,7 +1097,7 @@ def test_what_is_learned_has_the_shape_it_says(with_task, n_codewords):
     learned = learn(table, task, settings_of(n_codewords=n_codewords, max_iter=2))
     np.testing.assert_array_equal(table, before)
     assert (learned.choices.shape, learned.choices.dtype) == ((N_WORDS,), np.uint8)
-    assert (learned.codes.shape, learned.codes.dtype) == ((N_WORDS, 8), np.int32)
+    assert (learned.codes.shape, learned.codes.dtype) == ((N_WORDS, 8), np.int16)
     assert learned.codebooks.shape == (8, n_codewords, 8)
     assert learned.codebooks.dtype == np.float32
     assert np.isfinite(learned.codebooks).all()

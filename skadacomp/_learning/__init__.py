@@ -6,6 +6,7 @@ count for the task, step 1 (lengths), step 2 (codes), and the codebooks fitted o
 
 from __future__ import annotations
 
+from skadacomp._learning.checkpoint import Checkpoint, fingerprint
 from skadacomp._learning.heads import make_head
 from skadacomp._learning.learner import (
     Learned,
@@ -20,6 +21,7 @@ from skadacomp._learning.trainer import Documents
 
 __all__ = [
     "Budget",
+    "Checkpoint",
     "Documents",
     "Learned",
     "Rate",
@@ -27,6 +29,7 @@ __all__ = [
     "Task",
     "check_head",
     "fine_tune_table",
+    "fingerprint",
     "learn",
     "make_head",
 ]

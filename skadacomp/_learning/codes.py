@@ -120,7 +120,7 @@ def _nearest(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 
 
 def refit_codebooks(
-    codes: NDArray[np.int32],
+    codes: NDArray[np.integer],
     vectors: Rows,
     mean: NDArray[np.floating],
     trained: NDArray[np.floating],
@@ -158,7 +158,7 @@ def refit_codebooks(
 
 
 def code_usage(
-    codes: NDArray[np.int32], weights: NDArray[np.float64], n_codewords: int
+    codes: NDArray[np.integer], weights: NDArray[np.float64], n_codewords: int
 ) -> NDArray[np.float64]:
     """Say how much each codeword is used, alone and together with each other one.
 

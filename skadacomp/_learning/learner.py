@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import cached_property, partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import nn
 from tqdm.auto import tqdm
 
 from skadacomp._encoder import RowEncoder, chunks
+from skadacomp._learning.checkpoint import Checkpoint, Draws, Tensors, as_text, from_text
 from skadacomp._learning.codes import (
     LEAST_SAVING,
     RANK_TOLERANCE,
@@ -35,7 +38,7 @@ from skadacomp._learning.lengths import (
     choose_within,
     significance,
 )
-from skadacomp._learning.space import Overlay, find_space
+from skadacomp._learning.space import Overlay, Space, find_space
 from skadacomp._learning.student import Student, Targets
 from skadacomp._learning.teacher import Split, Teacher, fine_tune
 from skadacomp._learning.trainer import (
@@ -132,7 +135,7 @@ class Learned:
     ----------
     choices : ndarray (n_words,) uint8
         Which candidate length each word has.
-    codes : ndarray (n_words, n_codebooks) int32
+    codes : ndarray (n_words, n_codebooks) int16
         -1 beyond a word's length.
     codebooks : ndarray (n_codebooks, n_codewords, n_dims) float32
     rank : int
@@ -146,12 +149,22 @@ class Learned:
     """
 
     choices: Choices
-    codes: NDArray[np.int32]
+    codes: NDArray[np.int16]
     codebooks: NDArray[np.float32]
     rank: int
     mean: NDArray[np.float64]
     encoder: RowEncoder
     history: list[dict[str, float]]
+
+
+class _Encoded(NamedTuple):
+    """The table's codes at their longest, and what they leave over."""
+
+    codes: NDArray[np.int16]  # (n_words, n_codebooks)
+    # Each word's significance times its squared error at each candidate length; that of no code
+    # sums to 1 over the table.
+    errors: NDArray[np.float64]  # (n_words, n_candidates)
+    left: NDArray[np.float64]  # (n_codebooks + 1,), the whole table's at that many codes
 
 
 def fine_tune_table(
@@ -180,7 +193,10 @@ def check_head(task: Task, vectors: NDArray[np.float32], n_outputs: int) -> None
 
 
 def learn(
-    vectors: NDArray[np.float32], task: Task | Sequence[Task] | None, settings: Settings
+    vectors: NDArray[np.float32],
+    task: Task | Sequence[Task] | None,
+    settings: Settings,
+    checkpoint: Checkpoint | None = None,
 ) -> Learned:
     """Learn lengths, codes and codebooks for a table, on tasks or for reconstruction alone.
 
@@ -191,6 +207,8 @@ def learn(
     task : Task, sequence of Task, or None
         Several tasks are learned from at once.
     settings : Settings
+    checkpoint : Checkpoint or None
+        Keeps the steps that are done, and gives those that were done before.
     """
     tasks = _listed(task)
     # Fine-tuning, codes and codebooks; or codes alone.
@@ -198,7 +216,7 @@ def learn(
         settings.length_method == "gumbel-softmax"
     )
     with one_thread(), seeded(settings.seed), _progress(n_stages, settings) as bar:
-        return _Learner(vectors, tasks, settings, bar).run()
+        return _Learner(vectors, tasks, settings, bar, checkpoint).run()
 
 
 def _listed(task: Task | Sequence[Task] | None) -> tuple[Task, ...]:
@@ -221,8 +239,10 @@ class _Learner:
         tasks: tuple[Task, ...],
         settings: Settings,
         bar: tqdm,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.vectors, self.tasks, self.settings, self.bar = vectors, tasks, settings, bar
+        self.checkpoint = checkpoint
         self.n_words = len(vectors)
         self.candidates = np.array(settings.rate.candidates)
         self.n_codebooks = int(self.candidates[-1])
@@ -239,10 +259,12 @@ class _Learner:
             self._prepare_tasks()
         else:
             self._prepare_reconstruction()
-        student = self._start()
+        student, encoded = self._start()
         if self.settings.length_method == "gumbel-softmax":
             self._stage(student, "lengths")
-        self._harden(student)
+            encoded = self._encode_table(student.encoder.codebooks.detach(), "trained")
+        self._harden(student, encoded)
+        del encoded
         self._stage(student, "codes")
         if self.teacher is not None:
             student.fix_codes()
@@ -257,7 +279,7 @@ class _Learner:
         self.head: Head | None = None
         self.table = Overlay(self.vectors, self.active[:0], self.vectors[:0])
         self.significance = np.full(self.n_words, 1 / self.n_words)
-        self.space = find_space(self.table, self.significance, None)
+        self.space = self._find_space(None)
         # Each row is a document of its own; all of them train, for they are what is to be rebuilt.
         rows = sparse.csr_matrix(sparse.eye_array(n_active, dtype=np.float32))
         documents = Documents(rows, np.zeros(n_active, np.int64))
@@ -277,7 +299,7 @@ class _Learner:
             # The plain form: the table as it is, all directions alike, and a head yet to learn.
             self.teacher, self.head = None, self._make_head()
             self.table = Overlay(self.vectors, self.active[:0], self.vectors[:0])
-            self.space = find_space(self.table, self.significance, None)
+            self.space = self._find_space(None)
             return
         self.teacher = self._fine_tune()
         # What to rebuild: least squares from the fine-tuned and, as asked, the pretrained vectors.
@@ -287,9 +309,17 @@ class _Learner:
         self.table = Overlay(self.vectors, self.active, targets)
         teacher = self.teacher
         gram = _array(teacher.head.metric(teacher.vectors.detach(), self.split.train))
-        self.space = find_space(self.table, self.significance, gram, floor=max(weight, 0.01))
+        self.space = self._find_space(gram, floor=max(weight, 0.01))
         # The head goes on from where the teacher's is, and reads the space's vectors.
         self.head = self.teacher.head.reading(self._tensor(self.space.metric))
+
+    def _find_space(self, gram: NDArray[np.float64] | None, **given: float) -> Space:
+        def find() -> Tensors:
+            parts = self._blocks("measuring", self.n_words)
+            space = find_space(self.table, self.significance, gram, parts=parts, **given)
+            return {"centre": torch.tensor(space.centre), "metric": torch.tensor(space.metric)}
+
+        return Space(**{name: part.numpy() for name, part in self._once("space", find).items()})
 
     def _make_head(self) -> Head:
         """Make a fresh head, or one for each task."""
@@ -328,17 +358,21 @@ class _Learner:
 
     def _fine_tune(self) -> Teacher:
         self.bar.set_description("fine-tuning")
-        return fine_tune(
-            self.vectors[self.active],
-            self._make_head(),
+        vectors = torch.as_tensor(self.vectors[self.active], device=self.device)
+        teacher = Teacher(vectors, self._make_head()).to(self.device)
+        train = partial(
+            fine_tune,
+            teacher,
             self.split,
             Trainer(self.settings.patience, self.bar),
             n_epochs=self.settings.max_iter,
             random=self.random,
             device=self.device,
         )
+        self._trained("fine-tuning", teacher, train)
+        return teacher
 
-    def _start(self) -> Student:
+    def _start(self) -> tuple[Student, _Encoded]:
         """Take codes from residual k-means, and lengths from rate and distortion."""
         sample = self.active
         if self.n_words > len(sample):
@@ -352,27 +386,26 @@ class _Learner:
             self.settings.n_codewords,
             self.generator,
         )
-        codes, errors = self._encode_table(self._row_encoder(codebooks))
-        cost = self._cost(errors)
+        encoded = self._encode_table(codebooks, "start")
+        cost = self._cost(encoded.errors)
         self._choose(cost)
-        self._choose_rank(codes, errors, codebooks)
+        self._choose_rank(encoded, codebooks)
         # A codeword is chosen as softly as the error left at its codebook is large.
-        left = errors[:, :-1].sum(0) / max(errors[:, 0].sum(), 1e-12)
+        left = encoded.left[:-1] / max(encoded.left[0], 1e-12)
         encoder = TiedEncoder(codebooks, self._tensor(1 / np.maximum(left, 1e-6)))
-        return self._student(encoder, cost)
+        return self._student(encoder, cost), encoded
 
     def _cost(self, errors: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cost in error of each candidate length for each word, (n_words, n_candidates)."""
-        cost = errors[:, self.candidates]
         if self.settings.length_method == "frequency":
             # As if every word were rebuilt alike: significance alone tells words apart.
-            return np.outer(self.significance, cost.sum(0))
-        return cost
+            return np.outer(self.significance, errors.sum(0))
+        return errors
 
     def _student(self, encoder: TiedEncoder, cost: NDArray[np.float64]) -> Student:
         """Put the model together that training starts from."""
         rate = self.settings.rate
-        total = (cost + self.multiplier * rate.bits(self.choices))[self.active]
+        total = cost[self.active] + self.multiplier * rate.bits(self.choices, self.active)
         # Where bits cost next to nothing, a worse candidate is worse beyond all bounds.
         excess = np.minimum((total - total.min(1, keepdims=True)) / self.multiplier, 1e6)
         if self.settings.init == "random":
@@ -385,8 +418,7 @@ class _Learner:
         lengths = LengthLogits(self._tensor(excess), rate.candidates, self.n_codebooks)
         if self.head is not None:
             # The compressed table gives its mean vector for a word without a code.
-            mean = self.vectors.mean(0, dtype=np.float64)
-            self.head.dropping(self._tensor(mean @ self.space.metric))
+            self.head.dropping(self._tensor(self.mean @ self.space.metric))
         weight = self.settings.reconstruction_weight
         moves = self.teacher is not None
         return Student(targets, encoder, lengths, self.head, weight, inputs_move=moves).to(
@@ -405,19 +437,14 @@ class _Learner:
             cost = np.minimum.accumulate(cost, axis=1) - hair
             self.choices, self.multiplier = choose_within(cost, rate, budget)
 
-    def _choose_rank(
-        self,
-        codes: NDArray[np.int32],
-        errors: NDArray[np.float64],
-        codebooks: torch.Tensor,
-    ) -> None:
+    def _choose_rank(self, encoded: _Encoded, codebooks: torch.Tensor) -> None:
         """Give the codebooks as few axes as cost next to nothing, and meet the budget with them.
 
         A head reads few directions, and where few words have long codes these say little else. Of
         a large table codebooks are a small part, and stay whole.
         """
-        shortened = self._shortened(codes)
-        error = np.take_along_axis(errors, self.candidates[self.choices][:, None], 1).sum()
+        shortened = self._shortened(encoded.codes)
+        error = encoded.errors[np.arange(self.n_words), self.choices].sum()
         usage = code_usage(shortened, self.significance, self.settings.n_codewords)
         self.rank = enough_rank(_array(codebooks), usage, RANK_TOLERANCE * error)
         whole, n_dims = codebooks.numel(), self.vectors.shape[1]
@@ -428,16 +455,16 @@ class _Learner:
             self.rank = self.budget.fitting_rank(self.rank, self.n_words)
             self.budget = replace(self.budget, rank=self.rank)
 
-    def _shortened(self, codes: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _shortened(self, codes: NDArray[np.int16]) -> NDArray[np.int16]:
         """Cut codes to their words' lengths."""
         lengths = self.candidates[self.choices]
-        return np.where(np.arange(self.n_codebooks) < lengths[:, None], codes, np.int32(-1))
+        return np.where(np.arange(self.n_codebooks) < lengths[:, None], codes, np.int16(-1))
 
     def _stage(self, student: Student, what: Literal["lengths", "codes", "codebooks"]) -> None:
         """Train the student: in step 1 its lengths and codes, in step 2 codes, then codebooks."""
         settings, lengths_move = self.settings, what == "lengths"
         self.bar.set_description(what)
-        bits = self._tensor(self.multiplier * settings.rate.bits(self.choices)[self.active])
+        bits = self._tensor(self.multiplier * settings.rate.bits(self.choices, self.active))
 
         def size() -> torch.Tensor:
             expected = (student.lengths.probabilities() * bits).sum()
@@ -451,15 +478,35 @@ class _Learner:
                 told = self._teach(batch)
                 yield student.loss(batch, heat, self.generator, told)[0] + size()
 
-        optimizer = torch.optim.Adam(self._parameters(student))
-        trainer = Trainer(settings.patience, self.bar, self.history)
-        trainer.run(
+        train = partial(
+            Trainer(settings.patience, self.bar, self.history).run,
             student,
-            optimizer,
+            torch.optim.Adam(self._parameters(student)),
             settings.max_iter,
             losses,
             lambda: self._evaluate(student, size),
         )
+        self._trained(what, student, train)
+
+    def _trained(self, step: str, model: nn.Module, train: Callable[[], object]) -> None:
+        """Train a model, or give it the weights that it came to before."""
+        if self.checkpoint is None:
+            train()
+            return
+        draws, n_done = Draws(self.random, self.generator), self.bar.n
+
+        def state() -> Tensors:
+            train()
+            weights = {f"model.{name}": part for name, part in model.state_dict().items()}
+            return {**weights, **draws.state(), "history": as_text(self.history)}
+
+        kept = self.checkpoint.once(step, state)
+        weights = {n.removeprefix("model."): kept[n] for n in kept if n.startswith("model.")}
+        model.load_state_dict(weights)
+        model.eval()  # as training leaves it
+        draws.restore(kept)
+        self.history[:] = from_text(kept["history"])
+        self.bar.update(n_done + self.settings.max_iter - self.bar.n)
 
     def _batch_size(self) -> int:
         n_documents = len(self.split.train)
@@ -500,10 +547,9 @@ class _Learner:
         return {"loss": loss + size().item(), **scored, "bits_per_word": bits}
 
     @torch.no_grad()
-    def _harden(self, student: Student) -> None:
+    def _harden(self, student: Student, encoded: _Encoded) -> None:
         """Fix each word's length, and meet the budget with what training has learned."""
-        _, errors = self._encode(student)
-        cost = self._cost(errors)
+        cost = self._cost(self._errors(student, encoded))
         # A logit is twice a cost in bits, see LengthLogits.
         cost[self.active] -= self.multiplier / 2 * _array(student.lengths.learned)
         self._choose(cost)
@@ -513,40 +559,87 @@ class _Learner:
         chosen = torch.as_tensor(self.choices[self.active].astype(np.int64), device=self.device)
         student.lengths.choices = chosen
 
-    @torch.no_grad()
-    def _encode(self, student: Student) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Codes and errors of the whole table, the active words from their trained inputs."""
-        codebooks = student.encoder.codebooks.detach()
-        codes, errors = self._encode_table(self._row_encoder(codebooks))
+    def _errors(self, student: Student, encoded: _Encoded) -> NDArray[np.float64]:
+        """Errors of the whole table, the active words' from their trained inputs."""
         if self.teacher is None:
-            return codes, errors
-        for part in chunks(len(self.active), self.n_codebooks * codebooks.shape[1]):
+            return encoded.errors
+        codebooks, longer = student.encoder.codebooks.detach(), np.flatnonzero(self.candidates)
+        for part in chunks(len(self.active), self.n_codebooks * self.vectors.shape[1]):
             picked = student.encode(part)
             words = torch.stack([b[p] for b, p in zip(codebooks, picked.T, strict=True)], 1)
             left = student.targets.images[part, None] - words.cumsum(1)
+            error = _array((left**2).sum(2))[:, self.candidates[longer] - 1]
             rows = self.active[part]
-            codes[rows] = picked.cpu().numpy()
-            errors[rows, 1:] = _array((left**2).sum(2)) * self.significance[rows, None]
-        return codes, errors
+            encoded.errors[np.ix_(rows, longer)] = error * self.significance[rows, None]
+        return encoded.errors
 
-    def _encode_table(self, encoder: RowEncoder) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Encode every row of the fine-tuned table.
+    def _encode_table(self, codebooks: torch.Tensor, step: str) -> _Encoded:
+        """Encode every row of the fine-tuned table."""
+        encoder = self._row_encoder(codebooks)
+        found = _Encoded(
+            np.empty((self.n_words, self.n_codebooks), np.int16),
+            np.empty((self.n_words, len(self.candidates))),
+            np.zeros(self.n_codebooks + 1),
+        )
 
-        Returns
-        -------
-        codes : ndarray (n_words, n_codebooks) int32
-        errors : ndarray (n_words, n_codebooks + 1) float64
-            Each word's significance times its squared error with that many codes; the first column
-            sums to 1 over the table.
-        """
-        codes = np.empty((self.n_words, self.n_codebooks), np.int32)
-        errors = np.empty((self.n_words, self.n_codebooks + 1))
-        for part in chunks(self.n_words, self.n_codebooks * self.settings.n_codewords):
+        def encode(part: slice) -> Tensors:
             block = self.table[part]
-            codes[part], gains = encoder.encode(block)
-            errors[part, 0] = (self.space.image(block) ** 2).sum(1)
-            errors[part, 1:] = errors[part, :1] - gains.cumsum(1)
-        return codes, errors * self.significance[:, None]
+            codes, gains = encoder.encode(block)
+            errors = np.empty((len(block), self.n_codebooks + 1))
+            errors[:, 0] = (self.space.image(block) ** 2).sum(1)
+            errors[:, 1:] = errors[:, :1] - gains.cumsum(1)
+            errors *= self.significance[part, None]
+            arrays = _Encoded(codes.astype(np.int16), errors[:, self.candidates], errors.sum(0))
+            return {name: torch.from_numpy(part) for name, part in arrays._asdict().items()}
+
+        for number, part in enumerate(self._blocks("encoding", self.n_words)):
+            block = self._once(f"{step}-{number:05d}", partial(encode, part))
+            found.codes[part], found.errors[part] = block["codes"], block["errors"]
+            found.left[:] += block["left"].numpy()
+        return found
+
+    @torch.no_grad()
+    def _final_codes(self, student: Student, encoder: RowEncoder) -> NDArray[np.int16]:
+        """Codes of all words, -1 beyond their lengths, the active ones' from trained inputs."""
+        codes = np.full((self.n_words, self.n_codebooks), -1, np.int16)
+        rows = np.flatnonzero(self.candidates[self.choices])
+        if self.teacher is not None:
+            rows = np.setdiff1d(rows, self.active, assume_unique=True)
+            for part in chunks(len(self.active), self.n_codebooks * self.settings.n_codewords):
+                codes[self.active[part]] = student.encode(part).cpu().numpy()
+
+        def encode(part: slice) -> Tensors:
+            found, _ = encoder.encode(self.table[rows[part]])
+            return {"codes": torch.from_numpy(found.astype(np.int16))}
+
+        for number, part in enumerate(self._blocks("encoding", len(rows))):
+            found = self._once(f"final-{number:05d}", partial(encode, part))
+            codes[rows[part]] = found["codes"].numpy()
+        return self._shortened(codes)
+
+    def _blocks(self, what: str, n_rows: int) -> Iterator[slice]:
+        """Cut rows into blocks that are worked on one after the other, with a progress bar."""
+        with tqdm(
+            total=n_rows,
+            desc=what,
+            unit="row",
+            unit_scale=True,
+            leave=False,
+            disable=not self.settings.verbose,
+        ) as bar:
+            widest = max(self.vectors.shape[1], self.n_codebooks * self.settings.n_codewords)
+            for part in chunks(n_rows, widest):
+                yield part
+                bar.update(part.stop - part.start)
+
+    def _once(self, step: str, make: Callable[[], Tensors]) -> Tensors:
+        return make() if self.checkpoint is None else self.checkpoint.once(step, make)
+
+    @cached_property
+    def mean(self) -> NDArray[np.float64]:
+        """The table's mean vector, (n_dims,)."""
+        mean: NDArray[np.float64] = self.vectors.mean(0, dtype=np.float64)
+        return mean
 
     def _row_encoder(self, codebooks: torch.Tensor) -> RowEncoder:
         return RowEncoder.from_codebooks(_array(codebooks), self.space.centre, self.space.metric)
@@ -557,9 +650,9 @@ class _Learner:
 
     def _finish(self, student: Student) -> Learned:
         """Give the codebooks their last form."""
-        codes = self._shortened(self._encode(student)[0])
         codebooks = student.encoder.codebooks.detach()
-        mean = self.vectors.mean(0, dtype=np.float64)
+        encoder, mean = self._row_encoder(codebooks), self.mean
+        codes = self._final_codes(student, encoder)
         trained = _array(codebooks) @ np.linalg.inv(self.space.metric)
         # Training saw the vectors from its own centre. Every word with a code has one in the first
         # codebook, so that carries the difference.
@@ -574,7 +667,7 @@ class _Learner:
             codebooks=reduce_rank(trained.astype(np.float32), usage, self.space.metric, self.rank),
             rank=self.rank,
             mean=mean,
-            encoder=self._row_encoder(codebooks),
+            encoder=encoder,
             history=self.history,
         )
 

@@ -17,6 +17,8 @@ from scipy import sparse
 from torch import nn
 from torch.nn import functional
 
+from skadacomp._encoder import chunks
+
 Floats = NDArray[np.floating]
 Choices = NDArray[np.uint8]
 
@@ -67,13 +69,15 @@ class Rate:
     code_width: int
     word_bits: Floats
 
-    def bits(self, choices: Choices | None = None) -> Floats:
-        """Bits of each word at each candidate, (n_words, n_candidates).
+    def bits(
+        self, choices: Choices | None = None, rows: slice | NDArray[np.int64] = slice(None)
+    ) -> Floats:
+        """Bits of each of these words at each candidate, (n_rows, n_candidates).
 
         The length itself costs what an entropy coder pays at the frequencies of `choices`.
         """
         lengths = np.array(self.candidates)
-        bits = self.word_bits[:, None] * (lengths > 0) + lengths * self.code_width
+        bits = self.word_bits[rows, None] * (lengths > 0) + lengths * self.code_width
         if choices is None:
             return bits
         counts = np.bincount(choices, minlength=len(lengths)) + 1.0
@@ -130,13 +134,21 @@ def choose(cost: Floats, rate: Rate, multiplier: float, rounds: int = 6) -> Choi
 
     What a length costs depends on how many choose it, so the two are found in turns.
     """
-    choices = (cost + multiplier * rate.bits()).argmin(1).astype(np.uint8)
+    choices = _cheapest(cost, rate, multiplier, None)
     for _ in range(rounds):
-        again = (cost + multiplier * rate.bits(choices)).argmin(1).astype(np.uint8)
+        again = _cheapest(cost, rate, multiplier, choices)
         if np.array_equal(again, choices):
             break
         choices = again
     return choices
+
+
+def _cheapest(cost: Floats, rate: Rate, multiplier: float, choices: Choices | None) -> Choices:
+    """Give each word its best length at the frequencies of `choices`."""
+    best = np.empty(len(cost), np.uint8)
+    for part in chunks(*cost.shape):
+        best[part] = (cost[part] + multiplier * rate.bits(choices, part)).argmin(1)
+    return best
 
 
 def choose_within(cost: Floats, rate: Rate, budget: Budget) -> tuple[Choices, float]:

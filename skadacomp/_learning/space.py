@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ def find_space(
     weights: NDArray[np.float64],
     gram: NDArray[np.floating] | None,
     floor: float = 0.1,
+    parts: Iterable[slice] | None = None,
 ) -> Space:
     """Weigh each direction by how much the head reads it, and none by less than `floor`.
 
@@ -46,10 +48,12 @@ def find_space(
         The head's metric, largest eigenvalue 1; None weighs all directions alike.
     floor : float
         Weight that every direction has beside it, above 0.
+    parts : iterable of slice, default=None
+        Which rows to look at together, all of them in turn.
     """
     n_dims = vectors.shape[1]
     centre, energy = np.zeros(n_dims), np.zeros((n_dims, n_dims))
-    for part in chunks(len(vectors), n_dims):
+    for part in chunks(len(vectors), n_dims) if parts is None else parts:
         block = vectors[part].astype(np.float64)
         centre += weights[part] @ block
         energy += (block * weights[part, None]).T @ block
@@ -85,9 +89,11 @@ class Overlay:
         return self.vectors.shape
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        if isinstance(rows, slice):
-            rows = np.arange(rows.start, rows.stop)
         block = np.array(self.vectors[rows], dtype=np.float32)
+        if isinstance(rows, slice):
+            begin, end = np.searchsorted(self.rows, (rows.start, rows.stop))
+            block[self.rows[begin:end] - rows.start] = self.values[begin:end]
+            return block
         replaced = np.isin(rows, self.rows, assume_unique=True)
         block[replaced] = self.values[np.searchsorted(self.rows, rows[replaced])]
         return block

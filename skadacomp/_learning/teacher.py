@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from skadacomp._learning.heads import Head
@@ -49,25 +48,22 @@ class Split:
 
 
 def fine_tune(
-    vectors: NDArray[np.float32],
-    head: Head,
+    teacher: Teacher,
     task: Split,
     trainer: Trainer,
     *,
     n_epochs: int,
     random: np.random.Generator,
     device: torch.device,
-) -> Teacher:
+) -> None:
     """Fine-tune the vectors of the task's words together with a head.
 
     Parameters
     ----------
-    vectors : ndarray (n_active, n_dims)
-        Pretrained vectors of the words in the task's documents.
-    head : Head
-        A fresh one.
+    teacher : Teacher
+        With the pretrained vectors of the words in the task's documents, and a fresh head.
     """
-    teacher = Teacher(torch.as_tensor(vectors, device=device), head).to(device)
+    head = teacher.head
     size = head.batch_size(len(task.train))
     optimizer = torch.optim.Adam(teacher.parameters(), lr=head.learning_rate)
 
@@ -79,7 +75,6 @@ def fine_tune(
     trainer.run(
         teacher, optimizer, n_epochs, losses, lambda: evaluate(teacher, task.held_out, device)
     )
-    return teacher
 
 
 @torch.no_grad()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from skadacomp._files import whole_file
 from skadacomp.cli._arguments import Commands, add_output
-from skadacomp.cli._files import check_output, open_shipped, replacing
+from skadacomp.cli._files import check_output, open_shipped
 
 if TYPE_CHECKING:
     from skadacomp._compressed import CompressedTable
@@ -61,10 +63,12 @@ def run(parsed: Namespace) -> None:
     elif parsed.output.suffix == ".npy":
         _write_npy(table, items, parsed.output)
     else:
-        with replacing(parsed.output) as name, name.open("x", encoding="utf-8", newline="\n") as to:
+        with whole_file(parsed.output) as file:
+            to = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
             if parsed.output.suffix == ".vec":
                 to.write(f"{len(items)} {table.n_dims}\n")
             _write_text(table, items, to)
+            to.detach()  # written to the file, which stays open
 
 
 def _words_file(output: Path) -> Path:
@@ -114,7 +118,6 @@ def _write_npy(table: CompressedTable, items: Sequence[str] | Sequence[int], out
     """Write an array, and the words where `EmbeddingTable.open` looks for them."""
     import numpy as np
 
-    with replacing(output) as name, replacing(_words_file(output)) as words:
-        with name.open("xb") as to:
-            np.save(to, table.vectors(items, missing="mean"))
-        words.write_text("".join(f"{item}\n" for item in items), encoding="utf-8", newline="\n")
+    with whole_file(_words_file(output)) as words, whole_file(output) as to:
+        np.save(to, table.vectors(items, missing="mean"))
+        words.write("".join(f"{item}\n" for item in items).encode())
