@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -34,6 +34,7 @@ from skadacomp._documents import (
     pool,
 )
 from skadacomp._encoder import RowEncoder, RowIndex, chunks
+from skadacomp._mapped import take_rows
 from skadacomp._parameters import made_with
 from skadacomp._sizes import SizeModel
 from skadacomp._table import (
@@ -44,6 +45,7 @@ from skadacomp._table import (
 )
 from skadacomp._targets import IN_PLACE, KINDS, PAIRS, Kind
 from skadacomp._tasks import HEADS, GivenTask, TaskReader, are_several, several_tasks
+from skadacomp._texts import as_list
 
 if TYPE_CHECKING:
     from skadacomp._learning import Checkpoint, Learned, Settings, Task
@@ -63,6 +65,9 @@ _NOT_LEARNED_FROM = {
     "verbose",
 }
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
+
+
+_BATCH = 2**14  # documents that are read together
 
 
 class Problem(NamedTuple):
@@ -609,11 +614,11 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : documents, EmbeddingTable, or array-like of shape (n, n_dims)
-            Documents as in `fit` are pooled; of their words, those without a code are skipped.
-            After a task of tags or translations, lists of words give one row a word, all zeros for
-            a word without a code; after a task of pairs, pairs give the columns of both texts side
-            by side. A table or array gives one row a vector: the codes that this row of the fitted
-            table learned, or those that the encoder finds if it was not in it.
+            Documents as in `fit`, or an iterator of such, are pooled; of their words, those without
+            a code are skipped. After a task of tags or translations, lists of words give one row a
+            word, all zeros for a word without a code; after a task of pairs, pairs give the columns
+            of both texts side by side. A table or array gives one row a vector: the codes that this
+            row of the fitted table learned, or those that the encoder finds if it was not in it.
 
         Returns
         -------
@@ -629,6 +634,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             If X is of no accepted type, or of the wrong shape.
         """
         check_is_fitted(self)
+        if isinstance(X, Iterator):
+            return _stacked([self.transform(batch) for batch in _batches(X)])
         are_vectors = not self._are_pairs(X) and kind_of(X) == "vectors"
         features = self._vector_features(X) if are_vectors else self._document_features(X)
         return self._rebuild(features) if self.output == "vectors" else features
@@ -717,18 +724,46 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         return 4 * self.compressed_.n_words * self.compressed_.n_dims / self.nbytes_
 
     def _document_features(self, X: Any) -> sparse.csr_matrix:
-        given = {"tokenizer": self.tokenizer, "lowercase": self.lowercase}
-        rows, n_words = self._rows_of_words, self.compressed_.n_words
+        """Read documents batch by batch: their words take more room than their features."""
         if self.task_ in IN_PLACE and are_word_lists(X):
-            words = document_sequences(X, rows, n_words, keep_unknown=True, **given)
-            known = sparse.diags_array(words.data, format="csr")
-            return sparse.csr_matrix(known @ self._word_features[words.indices])
-        if not self._are_pairs(X):
-            counts = document_counts(X, rows, n_words, **given)
-            return pool(counts, self._word_features, self.pooling)
-        counts = document_counts(pair_texts(X, "X"), rows, n_words, **given)
-        pooled = pool(counts, self._word_features, self.pooling)
+            read = self._features_in_place
+        else:
+            read = self._pair_features if self._are_pairs(X) else self._pooled_features
+        if sparse.issparse(X):
+            return read(X)
+        documents, parts = as_list(X), []
+        for start in range(0, len(documents), _BATCH):
+            try:
+                parts.append(read(documents[start : start + _BATCH]))
+            except (TypeError, ValueError) as error:
+                if start:
+                    error.add_note(f"X was read in batches, and in this one X[0] is X[{start}].")
+                raise
+        return parts[0] if len(parts) == 1 else _stacked(parts)
+
+    def _pooled_features(self, X: Any) -> sparse.csr_matrix:
+        counts = self._read_by(document_counts, X)
+        return pool(counts, self._word_features, self.pooling)
+
+    def _pair_features(self, X: Any) -> sparse.csr_matrix:
+        pooled = self._pooled_features(pair_texts(X, "X"))
         return sparse.hstack([pooled[::2], pooled[1::2]], format="csr")
+
+    def _features_in_place(self, X: Any) -> sparse.csr_matrix:
+        """Give a row a word."""
+        words = self._read_by(document_sequences, X, keep_unknown=True)
+        known = sparse.diags_array(words.data, format="csr")
+        return sparse.csr_matrix(known @ self._word_features[words.indices])
+
+    def _read_by(self, read: Any, X: Any, **given: Any) -> sparse.csr_matrix:
+        return read(
+            X,
+            self._rows_of_words,
+            self.compressed_.n_words,
+            tokenizer=self.tokenizer,
+            lowercase=self.lowercase,
+            **given,
+        )
 
     def _are_pairs(self, X: Any) -> bool:
         """Whether X is pairs, which only a compressor that was fitted on pairs takes."""
@@ -749,7 +784,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         codes = self.compressed_.codes[rows]
         new = np.flatnonzero(rows < 0)
         for part in chunks(len(new), table.n_dims):
-            codes[new[part]], _ = self._encoder.encode(table.vectors[new[part]])
+            codes[new[part]], _ = self._encoder.encode(take_rows(table.vectors, new[part]))
         return code_matrix(codes, self.compressed_.n_codewords)
 
     def _rebuild(self, features: Any) -> NDArray[np.float32]:
@@ -808,6 +843,20 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         tags.target_tags.required = reads_documents
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _batches(documents: Iterator[Any]) -> Iterator[list[Any]]:
+    while batch := list(islice(documents, _BATCH)):
+        yield batch
+
+
+def _stacked(parts: list[Any]) -> Any:
+    """Put the features, or vectors, of batches of documents under one another."""
+    if not parts:
+        raise ValueError("X is empty: it must hold at least one document.")
+    if sparse.issparse(parts[0]):
+        return sparse.vstack(parts, format="csr")
+    return np.vstack(parts)
 
 
 def _check_validation(X_val: Any, y_val: Any, documents: Any) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skadacomp._mapped import take_rows
+
 _CHUNK = 2**22  # numbers in the arrays worked on at once: bounds the memory at any table's size
 
 
@@ -204,14 +206,14 @@ def row_fingerprints(vectors: ArrayLike) -> NDArray[np.uint64]:
     -------
     ndarray of uint64, shape (n,)
     """
-    rows = np.asarray(vectors)
+    rows = vectors if isinstance(vectors, np.memmap) else np.asarray(vectors)
     n, n_dims = rows.shape
     # Raw bits of a bit generator never change between numpy versions, those of a Generator may.
     multipliers = np.random.PCG64(20200705).random_raw(n_dims) | np.uint64(1)  # (n_dims,)
     fingerprints = np.empty(n, dtype=np.uint64)
     for part in chunks(n, n_dims):
         # Adding 0.0 turns -0.0 into 0.0.
-        block = np.add(rows[part], np.float32(0), dtype=np.float32)
+        block = np.add(take_rows(rows, part), np.float32(0), dtype=np.float32)
         bits = _scatter(block.view(np.uint32).astype(np.uint64))  # (n_part, n_dims)
         fingerprints[part] = _scatter((bits * multipliers).sum(axis=1))
     return fingerprints

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skadacomp._codes import code_width, lengths_nbytes, packed_nbytes
 from skadacomp._compressed import codebook_shapes, small_mean
 from skadacomp._format import Metadata, Shaped, TensorShape, file_nbytes
+from skadacomp._mapped import mean_row
 from skadacomp._table import EmbeddingTable
 from skadacomp._vocabulary import SortedWords
 
@@ -54,8 +55,7 @@ class SizeModel:
         self.width = code_width(n_codewords)
         self.parameters = dict(parameters)
         self.codebooks = (candidates[-1], n_codewords, table.n_dims)
-        mean = table.vectors.mean(0, dtype=np.float64).astype(np.float32)
-        self.mean: Shaped = small_mean(mean)
+        self.mean: Shaped = small_mean(mean_row(table.vectors).astype(np.float32))
 
     @cached_property
     def words(self) -> SortedWords | None:

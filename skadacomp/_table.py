@@ -14,6 +14,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.utils import check_array
 
+from skadacomp._mapped import take_rows
 from skadacomp._readers import Given, Read, named, object_reader, read_path
 
 __all__ = ["DetachedTable", "EmbeddingTable", "as_table", "is_frame", "is_table"]
@@ -424,7 +425,7 @@ def _check_finite(
     """Raise for the first value that is NaN, infinite, or became so in float32."""
     step = max(1, _CHUNK_VALUES // vectors.shape[1])
     for start in range(0, len(vectors), step):
-        finite = np.isfinite(vectors[start : start + step])
+        finite = np.isfinite(take_rows(vectors, slice(start, start + step)))
         if finite.all():
             continue
         row, column = np.argwhere(~finite)[0] + (start, 0)

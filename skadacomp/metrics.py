@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from skadacomp._compressed import CompressedTable
 from skadacomp._compressor import AdaptiveCodebookCompressor
 from skadacomp._encoder import chunks
+from skadacomp._mapped import mean_row, take_rows
 from skadacomp._table import EmbeddingTable, as_table
 
 __all__ = ["compression_ratio", "neg_file_nbytes", "reconstruction_error"]
@@ -79,7 +80,7 @@ def reconstruction_error(embeddings: Any, compressed: Any, *, words: str = "kept
     if words == "kept" and not kept.size:
         raise ValueError("No word has a code; words='all' measures the dropped ones.")
     rows = kept if words == "kept" else np.arange(table.n_words)
-    mean = table.vectors.mean(axis=0, dtype=np.float64)  # (n_dims,)
+    mean = mean_row(table.vectors)  # (n_dims,)
     error, spread = _squares(table.vectors, shipped, rows, mean)
     # Rows that all equal the mean differ from it by rounding alone.
     if spread <= len(rows) * np.square(np.finfo(np.float32).eps * mean).sum():
@@ -257,7 +258,7 @@ def _squares(
     """Sum the squares of what rebuilding, and of what the mean, leaves of the rows."""
     error = spread = 0.0
     for part in chunks(len(rows), vectors.shape[1]):
-        block = vectors[rows[part]].astype(np.float64)  # (n_rows, n_dims)
+        block = take_rows(vectors, rows[part]).astype(np.float64)  # (n_rows, n_dims)
         error += float(np.square(block - compressed.vectors(rows[part])).sum())
         spread += float(np.square(block - mean).sum())
     return error, spread

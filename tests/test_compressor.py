@@ -412,3 +412,65 @@ def test_transform_refuses_what_does_not_fit(table, fitted):
 def test_a_table_without_words_reads_no_text(table, task):
     with pytest.raises(ValueError, match="no words to look them up in"):
         compressor().fit(EmbeddingTable(None, table.vectors), *task)
+
+
+# -- many documents ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr("skadacomp._compressor._BATCH", 7)
+
+
+@pytest.mark.parametrize("output", ["code_features", "vectors"])
+@pytest.mark.parametrize("form", ["text", "words", "ids"])
+def test_documents_are_transformed_batch_by_batch(table, task, forms, monkeypatch, output, form):
+    fit = compressor(output=output).fit(table, *task)
+    whole = fit.transform(forms[form])
+    monkeypatch.setattr("skadacomp._compressor._BATCH", 7)
+    for documents in (forms[form], iter(forms[form])):
+        found = fit.transform(documents)
+        assert type(found) is type(whole)
+        assert found.shape == whole.shape
+        assert abs(found - whole).max() == 0
+
+
+def test_an_iterator_is_read_no_further_than_its_batch(fitted, monkeypatch, small_batches):
+    read, seen = [], []
+    pooled = type(fitted)._pooled_features
+
+    def noted(self, X):
+        seen.append(len(read))
+        return pooled(self, X)
+
+    monkeypatch.setattr(type(fitted), "_pooled_features", noted)
+    fitted.transform(read.append(i) or f"word{i}" for i in range(20))
+    assert seen == [7, 14, 20]
+
+
+def test_a_bad_document_of_a_later_batch_is_found(fitted, small_batches):
+    texts = ["word1"] * 20
+    with pytest.raises(TypeError, match=r"X\[2\] is of type NoneType") as refused:
+        fitted.transform([*texts[:16], None, *texts])
+    assert refused.value.__notes__ == ["X was read in batches, and in this one X[0] is X[14]."]
+    with pytest.raises(ValueError, match="X is empty"):
+        fitted.transform(iter([]))
+
+
+def test_tags_and_pairs_come_in_batches_too(table, small_batches):
+    sentences = [[f"word{i}", "unknown", f"word{i + 1}"] for i in range(24)]
+    tags = [["A", "B", "A"]] * 24
+    tagger = compressor(max_iter=1).fit(table, sentences, tags)
+    assert tagger.transform(sentences).shape[0] == 72
+    pairs = [(f"word{i}", f"word{i + 1} word{i + 2}") for i in range(24)]
+    matcher = compressor(max_iter=1).fit(table, pairs, ["yes", "no"] * 12)
+    found = matcher.transform(pairs)
+    for row, pair in enumerate(pairs):
+        assert abs(matcher.transform([pair]) - found[row]).max() == 0
+
+
+def test_a_table_of_new_rows_is_encoded_block_by_block(table, fitted, monkeypatch):
+    new = table.vectors[::-1] + np.float32(1e-3)
+    whole = fitted.transform(new)
+    monkeypatch.setattr("skadacomp._encoder._CHUNK", 1)  # the least block is 256 rows
+    assert abs(fitted.transform(new) - whole).max() == 0

@@ -50,6 +50,7 @@ from skadacomp._learning.trainer import (
     pick_device,
     seeded,
 )
+from skadacomp._mapped import mean_row, take_rows
 
 CPU = torch.device("cpu")
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
@@ -304,7 +305,7 @@ class _Learner:
         self.teacher = self._fine_tune()
         # What to rebuild: least squares from the fine-tuned and, as asked, the pretrained vectors.
         weight = self.settings.reconstruction_weight
-        tuned, pretrained = _array(self.teacher.vectors), self.vectors[self.active]
+        tuned, pretrained = _array(self.teacher.vectors), take_rows(self.vectors, self.active)
         targets = ((tuned + weight * pretrained) / (1 + weight)).astype(np.float32)
         self.table = Overlay(self.vectors, self.active, targets)
         teacher = self.teacher
@@ -358,7 +359,7 @@ class _Learner:
 
     def _fine_tune(self) -> Teacher:
         self.bar.set_description("fine-tuning")
-        vectors = torch.as_tensor(self.vectors[self.active], device=self.device)
+        vectors = torch.as_tensor(take_rows(self.vectors, self.active), device=self.device)
         teacher = Teacher(vectors, self._make_head()).to(self.device)
         train = partial(
             fine_tune,
@@ -638,8 +639,7 @@ class _Learner:
     @cached_property
     def mean(self) -> NDArray[np.float64]:
         """The table's mean vector, (n_dims,)."""
-        mean: NDArray[np.float64] = self.vectors.mean(0, dtype=np.float64)
-        return mean
+        return mean_row(self.vectors)
 
     def _row_encoder(self, codebooks: torch.Tensor) -> RowEncoder:
         return RowEncoder.from_codebooks(_array(codebooks), self.space.centre, self.space.metric)

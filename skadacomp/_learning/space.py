@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skadacomp._encoder import chunks
+from skadacomp._mapped import take_rows
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Overlay:
         return self.vectors.shape
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        block = np.array(self.vectors[rows], dtype=np.float32)
+        block = take_rows(self.vectors, rows)
         if isinstance(rows, slice):
             begin, end = np.searchsorted(self.rows, (rows.start, rows.stop))
             block[self.rows[begin:end] - rows.start] = self.values[begin:end]

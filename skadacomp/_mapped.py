@@ -1,0 +1,47 @@
+"""Rows of a table that may be a memory-mapped file, read without keeping its pages. numpy alone.
+
+Pages that were read count as the process's memory for as long as they stay mapped, though the
+system could take them back: `ps`, batch systems and dask's workers see a table of 4 GB as 4 GB.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_AT_ONCE = 2**22  # numbers that are copied at a time
+
+
+def take_rows(vectors: NDArray[Any], rows: slice | NDArray[np.integer]) -> NDArray[Any]:
+    """Copy rows, and let go of the file's pages, which stay in the system's cache.
+
+    Parameters
+    ----------
+    vectors : ndarray (n_words, n_dims)
+    rows : slice or ndarray of int (n_rows,)
+
+    Returns
+    -------
+    ndarray (n_rows, n_dims)
+    """
+    # Indexing with an array makes a copy already.
+    block = np.array(vectors[rows], copy=True if isinstance(rows, slice) else None, subok=False)
+    # Only where nothing can have been written: pages that are written to would be lost.
+    if isinstance(vectors, np.memmap) and vectors.mode == "r":
+        mapped: Any = vectors._mmap  # type: ignore[attr-defined]
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+    return block
+
+
+def mean_row(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean of all rows, (n_dims,)."""
+    n_rows, n_dims = vectors.shape
+    total = np.zeros(n_dims)
+    step = max(1, _AT_ONCE // n_dims)
+    for start in range(0, n_rows, step):
+        total += take_rows(vectors, slice(start, start + step)).sum(0, dtype=np.float64)
+    return total / n_rows
