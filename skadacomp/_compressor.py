@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,7 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils import check_array, check_random_state, metadata_routing
+from sklearn.utils import (
+    check_array,
+    check_random_state,
+    estimator_html_repr,
+    metadata_routing,
+)
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     _check_feature_names_in,
@@ -453,18 +459,18 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         kinds: list[Kind] = []
         tasks: list[Task] = []
-        are_linear = True
+        names: list[str] = []
         given = [] if labels is None else self._listed_tasks(documents, labels, X_val, y_val)
         for part in given:
             reader = self._reader(table, part)
             kind, task = reader.read(part.X, part.y, part.X_val, part.y_val, seed=seed)
             kinds.append(kind)
             tasks.append(replace(task, weight=part.weight))
-            are_linear &= reader.head_name(kind) == "linear"
+            names.append(reader.head_name(kind))
         sizes = SizeModel(table, candidates, self.n_codewords, made_with(self))
         # Trained lengths are the plain form's, and without a task they rebuild the table better.
         trained = self.init == "random" or not tasks
-        settings = self._settings(sizes, seed, are_linear=are_linear, trained=trained)
+        settings = self._settings(sizes, seed, names, trained=trained)
         return Problem(table, tuple(kinds), tuple(tasks), settings)
 
     def _listed_tasks(self, X: Any, y: Any, X_val: Any, y_val: Any) -> list[GivenTask]:
@@ -563,10 +569,11 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             self.n_features_in_ = table.n_dims
 
     def _settings(
-        self, sizes: SizeModel, seed: int, *, are_linear: bool, trained: bool
+        self, sizes: SizeModel, seed: int, heads: list[str], *, trained: bool
     ) -> Settings:
         from skadacomp._learning import Settings
 
+        are_linear = all(name == "linear" for name in heads)
         weight, rate = _LINEAR_DEFAULTS if are_linear else _NETWORK_DEFAULTS
         given = self.reconstruction_weight
         return Settings(
@@ -584,6 +591,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             seed=seed,
             device=self.device,
             verbose=bool(self.verbose),
+            shared=isinstance(self.random_state, Integral) and "own" not in heads,
         )
 
     def _keep(self, problem: Problem, index: RowIndex, learned: Learned) -> None:
@@ -820,7 +828,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
         Always there: parameters, `compressed_`, the encoder, history. Never: what is remade from
         them. Optional: `embeddings`, kept until the compressor is fitted (a grid search sends
-        unfitted ones to its workers), and after that only where it is a path.
+        unfitted ones to its workers), and after that only where it is a path. A process that has
+        the same EmbeddingTable puts it back, as a Pipeline needs that takes a fit from its cache.
         """
         state = {**super().__getstate__()}
         for cache in _CACHES:
@@ -828,8 +837,35 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         table = state.get("embeddings")
         fitted = "compressed_" in state
         if fitted and table is not None and not isinstance(table, (str, os.PathLike)):
-            state["embeddings"] = DetachedTable(self.compressed_.n_words, self.compressed_.n_dims)
+            is_known = isinstance(table, (EmbeddingTable, DetachedTable))
+            state["embeddings"] = DetachedTable(
+                self.compressed_.n_words,
+                self.compressed_.n_dims,
+                table.fingerprint if is_known else None,
+            )
         return state
+
+    def _sk_visual_block_(self) -> Any:
+        """Show the sizes of a fitted compressor under its name in scikit-learn's HTML diagrams.
+
+        The class is scikit-learn's own affair; where it cannot be found, or differs, scikit-learn
+        shows the diagram that it would have shown without this method.
+        """
+        drawing = sys.modules[estimator_html_repr.__module__]
+        caption = None
+        if self.__sklearn_is_fitted__():
+            bits = 8 * (self.sizes_["codes"] + self.sizes_["lengths"]) / self.compressed_.n_words
+            caption = (
+                f"{self.compressed_.file_nbytes:,} bytes, compression ratio "
+                f"{self.compression_ratio_:,.1f}, {bits:.2f} bits per word"
+            )
+        return drawing._VisualBlock(
+            "single",
+            self,
+            names=type(self).__name__,
+            name_details=str(self),
+            name_caption=caption,
+        )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "compressed_")

@@ -6,9 +6,12 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
+from weakref import WeakSet
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
@@ -58,6 +61,8 @@ class EmbeddingTable:
         Rows and columns of the table.
     nbytes : int
         Bytes of the float32 vectors.
+    fingerprint : str
+        Hash of words and vectors, made on first use: the same for the same content.
 
     Raises
     ------
@@ -86,7 +91,7 @@ class EmbeddingTable:
         names = None if words is None else _distinct_words(words, numbers.shape[0])
         float32 = _as_float32(numbers)
         _check_finite(float32, numbers, names)
-        self.__setstate__({"words": names, "vectors": float32})
+        self._set(names, float32)
 
     @classmethod
     def open(
@@ -307,32 +312,85 @@ class EmbeddingTable:
     def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddingTable:
         return self
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of words and vectors, made on first use: the same for the same content."""
+        if "_fingerprint" not in self.__dict__:
+            self.__dict__["_fingerprint"] = joblib.hash(self)
+        cached: str = self.__dict__["_fingerprint"]
+        return cached
+
     def __getstate__(self) -> dict[str, Any]:
-        """Words and vectors always go in; the word index never does, it is quick to remake."""
+        """Words and vectors always go in; what is quick to remake, such as the index, never does.
+
+        joblib hashes this to tell tables apart, so words are one str: it goes through one by one in
+        Python. Equal tables have equal states.
+        """
+        words = None if self.words is None else _Joined.of(self.words)
         # A pickled memmap would come back as one without a file: send it as a plain array.
-        return {"words": self.words, "vectors": np.asarray(self.vectors)}
+        return {"words": words, "vectors": np.asarray(self.vectors)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vectors = state["vectors"].view()  # the flag below is this view's, not the caller's
+        words = state["words"]
+        self._set(None if words is None else words.split(), state["vectors"])
+
+    def _set(self, words: tuple[str, ...] | None, vectors: Float32Array) -> None:
+        vectors = vectors.view()  # the flag below is this view's, not the caller's
         vectors.flags.writeable = False
-        self.__dict__.update(words=state["words"], vectors=vectors)
+        self.__dict__.update(words=words, vectors=vectors)
+        _TABLES.add(self)
+
+
+class _Joined(NamedTuple):
+    """Words as one str, and where each ends in it."""
+
+    text: str
+    ends: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, words: tuple[str, ...]) -> _Joined:
+        return cls("".join(words), np.cumsum([len(word) for word in words]))
+
+    def split(self) -> tuple[str, ...]:
+        return tuple(self.text[a:b] for a, b in pairwise([0, *self.ends.tolist()]))
+
+
+# Those that this process has, for pickles that left theirs out.
+_TABLES: WeakSet[EmbeddingTable] = WeakSet()
 
 
 @dataclass(frozen=True)
 class DetachedTable:
     """Stands in a pickle for the table that it leaves out.
 
+    Where the process that unpickles it has that very table, the table itself comes back.
+
     Parameters
     ----------
     n_words, n_dims : int
         Shape of the table that was there.
+    fingerprint : str, default=None
+        Of the table; None where it was no EmbeddingTable, and cannot be known again.
     """
 
     n_words: int
     n_dims: int
+    fingerprint: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _found_or_detached, (self.n_words, self.n_dims, self.fingerprint)
 
     def __repr__(self) -> str:
         return f"DetachedTable({self.n_words} words × {self.n_dims} dims, left out of the pickle)"
+
+
+def _found_or_detached(
+    n_words: int, n_dims: int, fingerprint: str | None
+) -> EmbeddingTable | DetachedTable:
+    for table in [] if fingerprint is None else list(_TABLES):
+        if (table.n_words, table.n_dims) == (n_words, n_dims) and table.fingerprint == fingerprint:
+            return table
+    return DetachedTable(n_words, n_dims, fingerprint)
 
 
 def as_table(embeddings: Any) -> EmbeddingTable:

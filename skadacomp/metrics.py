@@ -1,13 +1,17 @@
-"""What compression costs in error, and scorers that tell a search how small a table became.
+"""What compression costs in error, and how a search weighs it against size.
 
-The scorers take ``(estimator, X, y)`` as scikit-learn calls them, and need the estimator alone::
+The scorers take ``(estimator, X, y)`` as scikit-learn calls them, and need the estimator alone. Of
+all scores the greater is the better, so bytes and errors are negative::
 
-    scoring = {"accuracy": "accuracy", "nbytes": neg_file_nbytes}
-    GridSearchCV(pipe, grid, scoring=scoring, refit="accuracy")
+    scoring = {"accuracy": "accuracy", "n_bytes": n_bytes}
+    GridSearchCV(pipe, grid, scoring=scoring, refit=smallest_within(std=1))
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +22,15 @@ from skadacomp._compressed import CompressedTable
 from skadacomp._compressor import AdaptiveCodebookCompressor
 from skadacomp._encoder import chunks
 from skadacomp._mapped import mean_row, take_rows
-from skadacomp._table import EmbeddingTable, as_table
+from skadacomp._table import DetachedTable, EmbeddingTable, as_table
 
-__all__ = ["compression_ratio", "neg_file_nbytes", "reconstruction_error"]
+__all__ = [
+    "compression_ratio",
+    "n_bytes",
+    "neg_reconstruction_error",
+    "reconstruction_error",
+    "smallest_within",
+]
 
 
 def reconstruction_error(embeddings: Any, compressed: Any, *, words: str = "kept") -> float:
@@ -106,7 +116,7 @@ or CompressedTable
     -------
     float
         Bytes of the float32 table over those of codes, lengths and codebooks, as
-        ``compression_ratio_``. The vocabulary is not counted: `neg_file_nbytes` does that.
+        ``compression_ratio_``. The vocabulary is not counted: `n_bytes` does that.
 
     Raises
     ------
@@ -122,7 +132,7 @@ or CompressedTable
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
     >>> from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
-    >>> from skadacomp.metrics import compression_ratio, neg_file_nbytes
+    >>> from skadacomp.metrics import compression_ratio, n_bytes
     >>> vectors = np.random.default_rng(0).normal(size=(4, 256))
     >>> table = EmbeddingTable(["good", "bad", "film", "plot"], vectors)
     >>> texts, labels = ["good film", "bad film", "good plot", "bad plot"] * 6, [1, 0] * 12
@@ -134,7 +144,7 @@ or CompressedTable
     ...     texts,
     ...     labels,
     ...     cv=2,
-    ...     scoring={"ratio": compression_ratio, "nbytes": neg_file_nbytes},
+    ...     scoring={"ratio": compression_ratio, "n_bytes": n_bytes},
     ... )
     >>> bool((scores["test_ratio"] > 1).all())
     True
@@ -143,10 +153,10 @@ or CompressedTable
     return 4 * shipped.n_words * shipped.n_dims / shipped.nbytes
 
 
-def neg_file_nbytes(estimator: Any, X: Any = None, y: Any = None) -> int:
+def n_bytes(estimator: Any, X: Any = None, y: Any = None) -> int:
     """Score a fitted compressor by minus the bytes of what ships; greater is better.
 
-    Negative, as scikit-learn's own ``neg_...`` scorers are, so that a search which takes the
+    A scorer and nothing else: -8000 for a file of 8000 bytes, so that a search which takes the
     greatest score takes the smallest file.
 
     Parameters
@@ -173,13 +183,173 @@ or CompressedTable
     Examples
     --------
     >>> from skadacomp import AdaptiveCodebookCompressor
-    >>> from skadacomp.metrics import neg_file_nbytes
+    >>> from skadacomp.metrics import n_bytes
     >>> compressor = AdaptiveCodebookCompressor(max_iter=1, random_state=0)
     >>> compressor = compressor.fit([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
-    >>> neg_file_nbytes(compressor) == -compressor.compressed_.file_nbytes
+    >>> n_bytes(compressor) == -compressor.compressed_.file_nbytes
     True
     """
     return -find_compressed(estimator, "estimator").file_nbytes
+
+
+def neg_reconstruction_error(estimator: Any, X: Any = None, y: Any = None) -> float:
+    """Score a fitted compressor by minus its reconstruction error; greater is better.
+
+    Parameters
+    ----------
+    estimator : fitted compressor, Pipeline that holds one, or fitted search over one of these
+        What is scored. The table must be in the compressor's constructor.
+    X, y : ignored
+        Here because scikit-learn passes them.
+
+    Returns
+    -------
+    float
+        Minus the `reconstruction_error` with ``words="all"``, the one that compares compressors
+        which drop different words.
+
+    Raises
+    ------
+    NotFittedError
+        If the compressor is not fitted.
+    TypeError, ValueError
+        If `estimator` holds no compressor, or several, or the compressor has no table.
+
+    Examples
+    --------
+    >>> from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
+    >>> from skadacomp.metrics import neg_reconstruction_error
+    >>> table = EmbeddingTable(["good", "bad", "film"], [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    >>> compressor = AdaptiveCodebookCompressor(table, max_iter=1, random_state=0)
+    >>> bool(-1 <= neg_reconstruction_error(compressor.fit()) <= 0)
+    True
+    """
+    compressor = find_compressor(estimator, "estimator")
+    if compressor.embeddings is None or isinstance(compressor.embeddings, DetachedTable):
+        raise ValueError(
+            f"The compressor has embeddings={compressor.embeddings!r}, and the error needs the "
+            "table: give it to the constructor, AdaptiveCodebookCompressor(embeddings=table)."
+        )
+    return -reconstruction_error(compressor.embeddings, compressor, words="all")
+
+
+def smallest_within(
+    std: float = 1, scoring: str | None = None, size: str = "n_bytes"
+) -> Callable[[Mapping[str, Any]], int]:
+    """Make a rule for a search: the smallest artifact whose score is near enough to the best.
+
+    Near enough is within `std` standard errors of the best candidate's mean score, which is what
+    the folds cannot tell apart.
+
+    Parameters
+    ----------
+    std : float, default=1
+        How many standard errors of the best candidate's mean a score may lie below it, 0 or more.
+        The standard error is the standard deviation over the folds (with n - 1) by the square root
+        of their number.
+    scoring : str, default=None
+        The name, in the search's `scoring`, of the score to be near in. None takes the only one
+        beside `size`.
+    size : str, default="n_bytes"
+        The name in `scoring` of what tells sizes, greater for smaller artifacts: a name given to
+        `n_bytes` or `compression_ratio`.
+
+    Returns
+    -------
+    callable
+        For the `refit` of GridSearchCV and RandomizedSearchCV: it takes ``cv_results_`` and gives
+        the number of the candidate. It pickles.
+
+    Raises
+    ------
+    ValueError
+        If `std` is below 0. When called: if the results lack the score or the size, there are
+        several scores and none is named, fewer than two folds, or no candidate that was scored.
+
+    Notes
+    -----
+    Halving searches take one score alone and have no such rule; ``scoring=n_bytes`` or a scorer of
+    one's own works there.
+
+    Examples
+    --------
+    Of three candidates the second is best, and the first is not far from it:
+
+    >>> from skadacomp.metrics import smallest_within
+    >>> results = {
+    ...     "split0_test_accuracy": [0.80, 0.84, 0.70],
+    ...     "split1_test_accuracy": [0.84, 0.82, 0.72],
+    ...     "mean_test_accuracy": [0.82, 0.83, 0.71],
+    ...     "mean_test_n_bytes": [-9000, -20000, -4000],
+    ... }
+    >>> smallest_within(std=1)(results)
+    0
+    >>> smallest_within(std=0)(results)
+    1
+    """
+    if not std >= 0:
+        raise ValueError(f"std={std!r} must be 0 or more standard errors.")
+    return SmallestWithin(std, scoring, size)
+
+
+@dataclass(frozen=True)
+class SmallestWithin:
+    """What `smallest_within` makes; its parameters are those."""
+
+    std: float
+    scoring: str | None
+    size: str
+
+    def __call__(self, cv_results: Mapping[str, Any]) -> int:
+        """Give the number of the smallest candidate whose score is near enough to the best."""
+        sizes = _mean_score(cv_results, self.size, "size")
+        name = _only_other(cv_results, self.size) if self.scoring is None else self.scoring
+        scores = _mean_score(cv_results, name, "scoring")  # (n_candidates,)
+        scores = np.where(np.isnan(sizes), np.nan, scores)
+        if np.isnan(scores).all():
+            raise ValueError(f"No candidate has both {name!r} and {self.size!r}: all fits failed.")
+        best = int(np.nanargmax(scores))
+        least = scores[best] - self.std * _standard_error(cv_results, name, best)
+        # Of candidates with the same size the better, and of equal ones the first.
+        near = np.flatnonzero(scores >= least)
+        return int(near[np.lexsort((-scores[near], -sizes[near]))[0]])
+
+
+def _mean_score(cv_results: Mapping[str, Any], name: str, parameter: str) -> NDArray[np.float64]:
+    if f"mean_test_{name}" not in cv_results:
+        raise ValueError(
+            f"{parameter}={name!r} is none of the search's scores {_score_names(cv_results)}. Give "
+            'it both, such as scoring={"accuracy": "accuracy", "n_bytes": '
+            "skadacomp.metrics.n_bytes}."
+        )
+    return np.asarray(cv_results[f"mean_test_{name}"], np.float64)
+
+
+def _score_names(cv_results: Mapping[str, Any]) -> list[str]:
+    prefix = "mean_test_"
+    return [key.removeprefix(prefix) for key in cv_results if key.startswith(prefix)]
+
+
+def _only_other(cv_results: Mapping[str, Any], size: str) -> str:
+    """Name the only score beside the size."""
+    others = [name for name in _score_names(cv_results) if name != size]
+    if len(others) != 1:
+        raise ValueError(
+            f"scoring=None needs one score beside {size!r}, and the search has {others}: say "
+            f"which, as in smallest_within(scoring={(others or ['accuracy'])[0]!r})."
+        )
+    return others[0]
+
+
+def _standard_error(cv_results: Mapping[str, Any], name: str, candidate: int) -> float:
+    """Give the standard error of a candidate's mean score over the folds."""
+    keys = [key for key in cv_results if re.fullmatch(rf"split\d+_test_{re.escape(name)}", key)]
+    if len(keys) < 2:
+        raise ValueError(
+            f"The search has {len(keys)} fold; what scores can be told apart takes two at least."
+        )
+    folds = np.array([cv_results[key][candidate] for key in keys], np.float64)
+    return float(folds.std(ddof=1) / np.sqrt(len(folds)))
 
 
 def find_compressor(estimator: Any, name: str) -> AdaptiveCodebookCompressor:
@@ -187,8 +357,8 @@ def find_compressor(estimator: Any, name: str) -> AdaptiveCodebookCompressor:
 
     Parameters
     ----------
-    estimator : AdaptiveCodebookCompressor, Pipeline, or search with a ``best_estimator_``
-        Pipelines may hold pipelines.
+    estimator : AdaptiveCodebookCompressor, or search, Pipeline, FeatureUnion, ColumnTransformer
+        Which may hold one another.
     name : str
         The parameter that it came as, for errors.
 
@@ -225,9 +395,17 @@ def find_compressed(source: Any, name: str) -> CompressedTable:
 def _compressors(estimator: Any) -> list[AdaptiveCodebookCompressor]:
     if isinstance(estimator, AdaptiveCodebookCompressor):
         return [estimator]
-    inner = getattr(estimator, "best_estimator_", None)
-    steps = [inner] if inner is not None else [s for _, s in getattr(estimator, "steps", ())]
-    return [found for step in steps for found in _compressors(step)]
+    return [found for part in _parts(estimator) for found in _compressors(part)]
+
+
+def _parts(estimator: Any) -> list[Any]:
+    """List what an estimator is made of: a search, a Pipeline, a union or columns."""
+    if hasattr(estimator, "best_estimator_"):
+        return [estimator.best_estimator_]
+    for name in ("steps", "transformer_list", "transformers_", "transformers"):
+        if hasattr(estimator, name):
+            return [part[1] for part in getattr(estimator, name)]
+    return []
 
 
 def _check_fit(table: EmbeddingTable, compressed: CompressedTable) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from skadacomp._codes import code_matrix
 from skadacomp._encoder import RowEncoder
-from skadacomp._learning import Budget, Rate, Settings, Task, fine_tune_table, learn
+from skadacomp._learning import Budget, Rate, Settings, Task, fine_tune_table, learn, shelf
 from skadacomp._learning.codes import (
     TiedEncoder,
     code_usage,
@@ -1402,3 +1402,43 @@ def test_a_convolution_learns_what_order_says():
         scores[head] = learned.history[-1]["task_score"]
     assert scores["convolutional"] > 0.9
     assert scores["linear"] < 0.65
+
+
+# ---------------------------------------------------------------------------------------------
+# What fits share
+
+
+def test_the_shelf_is_bounded(monkeypatch):
+    """Those used last stay."""
+    monkeypatch.setattr(shelf, "MOST_BYTES", 1000)
+    kept, made = shelf.Shelf(), []
+
+    def once(key):
+        def make():
+            made.append(key)
+            return {"weight": torch.full((100,), float(len(made)))}
+
+        return kept.once(key, make)["weight"][0].item()
+
+    assert [once(key) for key in "abacacb"] == [1, 2, 1, 3, 1, 3, 4]
+    assert made == ["a", "b", "c", "b"]
+    assert kept.nbytes == 800
+
+
+def test_what_lies_on_the_shelf_stays_as_it_was():
+    kept, weight = shelf.Shelf(), torch.ones(3)
+    kept.once("a", lambda: {"weight": weight})
+    weight.zero_()
+    assert kept.once("a", dict)["weight"].tolist() == [1, 1, 1]
+
+
+def test_a_step_is_known_by_all_that_it_depends_on():
+    given, drawn = (np.ones((3, 2), np.float32), "head"), {"torch": torch.zeros(4)}
+    key = shelf.shelf_key(given, drawn)
+    assert shelf.shelf_key((given[0].copy(), "head"), {"torch": torch.zeros(4)}) == key
+    others = [
+        shelf.shelf_key((given[0] * 2, "head"), drawn),
+        shelf.shelf_key((given[0], "other head"), drawn),
+        shelf.shelf_key(given, {"torch": torch.ones(4)}),
+    ]
+    assert len({key, *others}) == 4

@@ -1,16 +1,26 @@
 """Reconstruction error against its formula, and the scorers inside scikit-learn's searches."""
 
+import copy
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable, _encoder
-from skadacomp.metrics import compression_ratio, neg_file_nbytes, reconstruction_error
+from skadacomp.metrics import (
+    compression_ratio,
+    n_bytes,
+    neg_reconstruction_error,
+    reconstruction_error,
+    smallest_within,
+)
 
 WORDS = ["the", "film", "plot", "good", "great", "bad", "awful", "rare"]
 TEXTS = ["the good film", "the bad film", "a great plot", "an awful plot"] * 6
@@ -135,31 +145,31 @@ def test_scorers_say_what_the_attributes_say(table):
     fitted = compressor().fit(table)
     assert compression_ratio(fitted) == fitted.compression_ratio_
     assert compression_ratio(fitted.compressed_) == fitted.compression_ratio_
-    assert neg_file_nbytes(fitted) == -fitted.compressed_.file_nbytes
+    assert n_bytes(fitted) == -fitted.compressed_.file_nbytes
 
 
 def test_score_is_minus_the_size_of_the_file(table, tmp_path):
     fitted = compressor().fit(table)
     fitted.compressed_.save(tmp_path / "words.safetensors")
-    assert neg_file_nbytes(fitted) == -(tmp_path / "words.safetensors").stat().st_size
+    assert n_bytes(fitted) == -(tmp_path / "words.safetensors").stat().st_size
 
 
 def test_scorers_in_cross_validation(table):
-    scoring = {"ratio": compression_ratio, "nbytes": neg_file_nbytes, "accuracy": "accuracy"}
+    scoring = {"ratio": compression_ratio, "n_bytes": n_bytes, "accuracy": "accuracy"}
     scores = cross_validate(
         pipeline(table), TEXTS, LABELS, cv=2, scoring=scoring, return_estimator=True
     )
     for number, fitted in enumerate(scores["estimator"]):
         assert scores["test_ratio"][number] == compression_ratio(fitted)
-        assert scores["test_nbytes"][number] == neg_file_nbytes(fitted) < 0
+        assert scores["test_n_bytes"][number] == n_bytes(fitted) < 0
 
 
 def test_a_search_for_the_smallest(table):
     grid = {"compressor__code_lengths": [(2,), (1,), (4,)]}
-    search = GridSearchCV(pipeline(table), grid, scoring=neg_file_nbytes, cv=2)
+    search = GridSearchCV(pipeline(table), grid, scoring=n_bytes, cv=2)
     search.fit(TEXTS, LABELS)
     assert search.best_params_ == {"compressor__code_lengths": (1,)}
-    assert neg_file_nbytes(search) == neg_file_nbytes(search.best_estimator_)
+    assert n_bytes(search) == n_bytes(search.best_estimator_)
 
 
 def test_a_pipeline_in_a_pipeline(table):
@@ -167,7 +177,7 @@ def test_a_pipeline_in_a_pipeline(table):
     assert compression_ratio(outer) == compression_ratio(outer[1])
 
 
-@pytest.mark.parametrize("scorer", [compression_ratio, neg_file_nbytes])
+@pytest.mark.parametrize("scorer", [compression_ratio, n_bytes])
 def test_scorers_want_one_fitted_compressor(scorer, table):
     with pytest.raises(NotFittedError):
         scorer(compressor(table))
@@ -177,3 +187,108 @@ def test_scorers_want_one_fitted_compressor(scorer, table):
         scorer(make_pipeline(CountVectorizer(), LogisticRegression()))
     with pytest.raises(ValueError, match="estimator holds 2 compressors"):
         scorer(make_pipeline(compressor(table), compressor()))
+
+
+def test_error_as_a_scorer(table):
+    pipe = pipeline(table).fit(TEXTS, LABELS)
+    expected = -reconstruction_error(table, pipe, words="all")
+    assert neg_reconstruction_error(pipe) == expected < 0
+    scores = cross_validate(
+        pipe, TEXTS, LABELS, cv=2, scoring=neg_reconstruction_error, return_estimator=True
+    )
+    errors = [reconstruction_error(table, one, words="all") for one in scores["estimator"]]
+    np.testing.assert_array_equal(-scores["test_score"], errors)
+    with pytest.raises(ValueError, match="embeddings=None, and the error needs the table"):
+        neg_reconstruction_error(compressor().fit(table))
+
+
+def test_compressors_in_unions_and_columns(table):
+    union = FeatureUnion([("words", compressor(table)), ("counts", CountVectorizer())])
+    pipe = make_pipeline(union, LogisticRegression()).fit(TEXTS, LABELS)
+    assert n_bytes(pipe) == -union.transformer_list[0][1].compressed_.file_nbytes
+    columns = ColumnTransformer([("words", compressor(table), "text")], remainder="drop")
+    with pytest.raises(NotFittedError):
+        n_bytes(columns)
+    columns.fit(pd.DataFrame({"text": TEXTS, "other": 0}), LABELS)
+    fitted = columns.named_transformers_["words"]
+    assert n_bytes(columns) == -fitted.compressed_.file_nbytes
+
+
+# ---------------------------------------------------------------------------------------------
+# Which candidate a search takes
+
+
+def results(scores, sizes, name="accuracy", size="n_bytes"):
+    """What a search found: scores (n_candidates, n_folds) and sizes (n_candidates,)."""
+    scores = np.array(scores, float)
+    folds = {f"split{i}_test_{name}": column for i, column in enumerate(scores.T)}
+    means = {f"mean_test_{name}": scores.mean(1), f"mean_test_{size}": np.array(sizes, float)}
+    return {**folds, **means}
+
+
+def test_smallest_within_standard_errors():
+    # The best scores .8 on average; its standard error is .1 / sqrt(3) = .0577.
+    scores = [[0.7, 0.8, 0.9], [0.75, 0.75, 0.75], [0.74, 0.74, 0.74], [0.68, 0.68, 0.68]]
+    found = results(scores, [-4000, -3000, -2000, -1000])
+    assert smallest_within(std=0)(found) == 0
+    assert smallest_within(std=1)(found) == 1  # .7423 is the least
+    assert smallest_within(std=1.05)(found) == 2  # .7394
+    assert smallest_within(std=3)(found) == 3
+    assert type(smallest_within()(found)) is int
+
+
+def test_smallest_within_breaks_ties():
+    scores = [[0.7, 0.9], [0.8, 0.8], [0.8, 0.8]]
+    assert smallest_within()(results(scores, [-10, -10, -10])) == 0
+    assert smallest_within()(results([[0.5, 0.9], *scores[1:]], [-10, -10, -10])) == 1
+
+
+def test_smallest_within_leaves_out_failed_fits():
+    scores = [[np.nan, np.nan], [0.8, 0.9], [0.7, 0.9]]
+    assert smallest_within()(results(scores, [np.nan, -9, -8])) == 2
+    with pytest.raises(ValueError, match="all fits failed"):
+        smallest_within()(results([[np.nan, np.nan]], [np.nan]))
+
+
+def test_smallest_within_by_other_names():
+    found = results([[0.8, 0.9], [0.8, 0.9]], [20.0, 30.0], "f1", "ratio")
+    assert smallest_within(scoring="f1", size="ratio")(found) == 1
+    assert smallest_within(size="ratio")(found) == 1
+
+
+def test_smallest_within_pickles():
+    rule = smallest_within(std=2, scoring="f1")
+    assert pickle.loads(pickle.dumps(rule)) == rule == copy.deepcopy(rule)
+
+
+@pytest.mark.parametrize(
+    ("drop", "parameters", "said"),
+    [
+        ("mean_test_n_bytes", {}, r"size='n_bytes' is none of the search's scores \['accuracy'\]"),
+        ("mean_test_accuracy", {"scoring": "accuracy"}, "scoring='accuracy' is none"),
+        ("mean_test_accuracy", {}, r"one score beside 'n_bytes', and the search has \[\]"),
+        ("split1_test_accuracy", {}, "has 1 fold"),
+    ],
+)
+def test_smallest_within_says_what_is_missing(drop, parameters, said):
+    found = results([[0.8, 0.9]], [-10])
+    del found[drop]
+    with pytest.raises(ValueError, match=said):
+        smallest_within(**parameters)(found)
+
+
+def test_smallest_within_of_several_scores():
+    found = results([[0.8, 0.9]], [-10]) | results([[0.8, 0.9]], [-10], "f1")
+    with pytest.raises(ValueError, match=r"scoring='accuracy'"):
+        smallest_within()(found)
+    assert smallest_within(scoring="f1")(found) == 0
+    with pytest.raises(ValueError, match="std=-1 must be 0 or more"):
+        smallest_within(std=-1)
+
+
+def test_a_single_score_is_not_enough(table):
+    search = GridSearchCV(
+        pipeline(table), {"compressor__n_codewords": [2]}, cv=2, refit=smallest_within()
+    )
+    with pytest.raises(ValueError, match="scoring="):
+        search.fit(TEXTS, LABELS)

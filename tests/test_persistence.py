@@ -1,5 +1,6 @@
 """Pickles without the table, artifacts, and what a loaded compressor can still do."""
 
+import gc
 import pickle
 
 import joblib
@@ -27,15 +28,38 @@ def test_joblib_round_trip_predicts_the_same(pipeline, task, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(task[0]), pipeline.predict_proba(task[0]))
 
 
-def test_a_fitted_pickle_leaves_the_table_out(pipeline, table, task):
-    loaded = pickle.loads(pickle.dumps(pipeline))
-    assert "300 words × 8 dims" in repr(loaded[0].embeddings)
+def test_a_fitted_pickle_leaves_the_table_out(table, task):
+    elsewhere = EmbeddingTable(table.words, table.vectors + 1)
+    fitted = AdaptiveCodebookCompressor(embeddings=elsewhere, **QUICK).fit(*task)
+    codes, content = fitted.codes_, pickle.dumps(fitted)
+    # The one that was pickled still has it.
+    assert fitted.embeddings is elsewhere
+    del fitted, elsewhere
+    gc.collect()  # now this process is one that never had the table
+    loaded = pickle.loads(content)
+    assert "300 words × 8 dims" in repr(loaded.embeddings)
+    assert loaded.transform(task[0]).shape[0] == len(task[0])
     with pytest.raises(ValueError, match=r"set_params\(embeddings=table\)"):
         loaded.fit(*task)
-    # The one that was pickled still has it.
-    assert pipeline[0].embeddings is table
-    loaded.set_params(compressor__embeddings=table).fit(*task)
-    np.testing.assert_array_equal(loaded[0].codes_, pipeline[0].codes_)
+    # Pickled once more it still says which table it was.
+    again = EmbeddingTable(table.words, table.vectors + 1)
+    assert pickle.loads(pickle.dumps(loaded)).embeddings is again
+    loaded.set_params(embeddings=again).fit(*task)
+    np.testing.assert_array_equal(loaded.codes_, codes)
+
+
+def test_a_process_that_has_the_table_puts_it_back(pipeline, table):
+    other = EmbeddingTable(table.words, -table.vectors)  # of the same shape
+    loaded = pickle.loads(pickle.dumps(pipeline))
+    assert loaded[0].embeddings is table
+    assert other.fingerprint != table.fingerprint
+
+
+def test_a_table_that_came_as_an_array_does_not_come_back(table, task):
+    compressor = AdaptiveCodebookCompressor(embeddings=table.vectors, **QUICK)
+    words = [[table.index[word] for word in text.split()] for text in task[0]]
+    loaded = pickle.loads(pickle.dumps(compressor.fit(words, task[1])))
+    assert repr(loaded.embeddings).startswith("DetachedTable(300 words")
 
 
 def test_an_unfitted_pickle_keeps_the_table(table, task):

@@ -1,17 +1,25 @@
 """scikit-learn's own checks, and its tools around the compressor."""
 
+import re
+
+import joblib
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
+from skadacomp._learning import learner, shelf
+from skadacomp.metrics import compression_ratio, n_bytes, smallest_within
 
 QUICK = {"max_iter": 2, "random_state": 0}
 
@@ -101,6 +109,143 @@ def test_counts_from_a_vectorizer_step(table, task):
     difference = counted.fit_transform(*task) - direct.fit_transform(*task)
     assert sparse.issparse(difference)
     assert abs(difference).max() == 0
+
+
+def test_pipeline_with_a_cache(table, task, tmp_path, monkeypatch):
+    texts, labels = task
+    fits = []
+    fit = AdaptiveCodebookCompressor.fit
+    monkeypatch.setattr(
+        AdaptiveCodebookCompressor, "fit", lambda *given: fits.append(1) or fit(*given)
+    )
+    memory = joblib.Memory(tmp_path, verbose=0)
+    cached = _pipeline(table).set_params(memory=memory).fit(texts, labels)
+    first = cached.predict_proba(texts)
+    for _ in range(2):  # the second time it is fitted from what came out of the cache
+        cached.fit(texts, labels)
+        np.testing.assert_array_equal(cached.predict_proba(texts), first)
+        assert cached[0].embeddings is table
+    assert len(fits) == 1
+    again = EmbeddingTable(table.words, table.vectors)  # as another session opens it
+    _pipeline(again).set_params(memory=memory).fit(texts, labels)
+    assert len(fits) == 1
+    other = EmbeddingTable(table.words, table.vectors[:, ::-1])
+    cached.set_params(compressor__embeddings=other).fit(texts, labels)
+    assert len(fits) == 2
+    assert cached[0].embeddings is other
+    cached.set_params(compressor__n_codewords=2).fit(texts, labels)
+    assert len(fits) == 3
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_metadata_routing(table, task, routing):
+    texts, labels = task
+    given = {"X_val": texts[200:], "y_val": labels[200:]}
+    alone = AdaptiveCodebookCompressor(embeddings=table, **QUICK)
+    alone.fit(texts[:200], labels[:200], **given)
+    with config_context(enable_metadata_routing=routing):
+        step = AdaptiveCodebookCompressor(embeddings=table, **QUICK)
+        if routing:
+            step.set_fit_request(X_val=True, y_val=True)
+            pipeline = Pipeline([("compressor", step), ("classifier", LogisticRegression())])
+            pipeline.fit(texts[:200], labels[:200], **given)
+            np.testing.assert_array_equal(pipeline[0].codes_, alone.codes_)
+        assert len(cross_val_score(_pipeline(table), texts, labels, cv=2, params={})) == 2
+
+
+def test_feature_union_of_two_tables(table, task):
+    other = EmbeddingTable(table.words[::-1], table.vectors[:, :4])
+    tables = {"one": table, "other": other}
+    union = FeatureUnion(
+        [(name, AdaptiveCodebookCompressor(part, **QUICK)) for name, part in tables.items()]
+    )
+    features = make_pipeline(union).fit_transform(*task)
+    parts = [AdaptiveCodebookCompressor(t, **QUICK).fit_transform(*task) for t in tables.values()]
+    assert abs(features - sparse.hstack(parts)).max() == 0
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", n_bytes])
+def test_halving_search(table, task, scoring):
+    grid = {"compressor__code_lengths": [(0, 2), (0, 4), (0, 8)]}
+    search = HalvingGridSearchCV(_pipeline(table), grid, cv=2, scoring=scoring, random_state=0)
+    search.fit(*task)
+    assert search.n_candidates_ == [3, 1]
+    assert len(search.predict(task[0])) == len(task[0])
+    if scoring is n_bytes:
+        assert search.best_params_ == {"compressor__code_lengths": (0, 2)}
+
+
+def test_search_for_the_smallest_that_is_good_enough(table, task):
+    grid = {"compressor__code_lengths": [(8,), (1,), (4,)]}
+    scoring = {"accuracy": "accuracy", "n_bytes": n_bytes}
+    search = GridSearchCV(
+        _pipeline(table), grid, scoring=scoring, refit=smallest_within(std=100), cv=3
+    )
+    search.fit(*task)
+    # A hundred standard errors are more than any score lacks.
+    assert search.best_params_ == {"compressor__code_lengths": (1,)}
+    assert search.best_index_ == 1
+    assert search.best_estimator_[0].code_lengths_.max() == 1
+
+
+def test_a_search_fine_tunes_once_a_fold(table, task, monkeypatch):
+    """Results are the same to the bit whether fits share their teacher or not."""
+    grid = {"compressor__code_lengths": [(0, 2), (0, 4), (4,)]}
+    trained = []
+    fine_tune = learner.fine_tune
+    monkeypatch.setattr(
+        learner, "fine_tune", lambda *a, **k: trained.append(1) or fine_tune(*a, **k)
+    )
+    searches = []
+    for shared in (True, False):
+        if not shared:
+            monkeypatch.setattr(shelf.Shelf, "once", lambda self, key, make: make())
+        shelf.TEACHERS.clear()
+        searches.append(GridSearchCV(_pipeline(table), grid, cv=2).fit(*task))
+        assert len(trained) == (3 if shared else 3 + 3 * 2 + 1)  # two folds, and all documents
+    one, other = searches
+    for name, scores in one.cv_results_.items():
+        if "_test_" in name:
+            np.testing.assert_array_equal(scores, other.cv_results_[name])
+    one, other = one.best_estimator_, other.best_estimator_
+    np.testing.assert_array_equal(one[0].codes_, other[0].codes_)
+    np.testing.assert_array_equal(one[0].codebooks_, other[0].codebooks_)
+    np.testing.assert_array_equal(one[-1].coef_, other[-1].coef_)
+
+
+class OwnHead(torch.nn.Linear):
+    """A head of a user's own: a linear layer on the sum of the words."""
+
+    def forward(self, vectors, mask):
+        return super().forward((vectors * mask[..., None]).sum(1))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"random_state": None}, {"random_state": np.random.RandomState(0)}, {"head": OwnHead}],
+    ids=["no seed", "a generator", "own head"],
+)
+def test_nothing_is_kept_where_no_other_fit_can_share_it(table, task, parameters):
+    shelf.TEACHERS.clear()
+    _pipeline(table, **parameters).fit(*task)
+    assert shelf.TEACHERS.nbytes == 0
+
+
+def test_diagrams_show_sizes(table, task):
+    pipeline = _pipeline(table)
+    assert _captions(pipeline) == []
+    compressed = pipeline.fit(*task)[0].compressed_
+    (caption,) = _captions(pipeline)
+    assert f"{compressed.file_nbytes:,} bytes" in caption
+    assert f"ratio {compression_ratio(pipeline):,.1f}" in caption
+    assert caption.endswith("bits per word")
+    assert _captions(pipeline[0]) == [caption]
+
+
+def _captions(estimator):
+    html = estimator._repr_html_()
+    assert "AdaptiveCodebookCompressor" in html
+    return re.findall(r'class="caption">([^<]+ bits per word)', html)
 
 
 def test_tags_follow_the_table():

@@ -4,6 +4,7 @@ import copy
 import pickle
 import types
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -139,6 +140,21 @@ def test_pickle_leaves_the_index_out():
     assert again.index == table.index
     np.testing.assert_array_equal(again.vectors, VECTORS)
     assert not again.vectors.flags.writeable
+
+
+def test_the_fingerprint_is_that_of_the_content(tmp_path):
+    table = EmbeddingTable(["ab", "c", "é"], VECTORS[:3])
+    np.save(tmp_path / "t.npy", VECTORS[:3])
+    mapped = EmbeddingTable.open(tmp_path / "t.npy", words=["ab", "c", "é"])
+    assert joblib.hash(table) == joblib.hash(mapped) == table.fingerprint
+    assert pickle.loads(pickle.dumps(table)).fingerprint == table.fingerprint
+    others = [
+        EmbeddingTable(["a", "bc", "é"], VECTORS[:3]),  # the same letters
+        EmbeddingTable(["c", "ab", "é"], VECTORS[:3]),
+        EmbeddingTable(["ab", "c", "é"], -VECTORS[:3]),
+        EmbeddingTable(None, VECTORS[:3]),
+    ]
+    assert len({table.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
 # -- what the constructor refuses ------------------------------------------------------------

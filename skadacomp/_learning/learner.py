@@ -38,6 +38,7 @@ from skadacomp._learning.lengths import (
     choose_within,
     significance,
 )
+from skadacomp._learning.shelf import TEACHERS, shelf_key
 from skadacomp._learning.space import Overlay, Space, find_space
 from skadacomp._learning.student import Student, Targets
 from skadacomp._learning.teacher import Split, Teacher, fine_tune
@@ -111,6 +112,9 @@ class Settings:
     seed : int
     device : str
     verbose : bool
+    shared : bool, default=False
+        Whether other fits may come with the same seed, and share the teacher then. Not for a head
+        of one's own, which may depend on what nobody knows of.
     """
 
     rate: Rate
@@ -126,6 +130,7 @@ class Settings:
     seed: int
     device: str
     verbose: bool
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -359,18 +364,23 @@ class _Learner:
 
     def _fine_tune(self) -> Teacher:
         self.bar.set_description("fine-tuning")
-        vectors = torch.as_tensor(take_rows(self.vectors, self.active), device=self.device)
-        teacher = Teacher(vectors, self._make_head()).to(self.device)
+        rows, settings = take_rows(self.vectors, self.active), self.settings
+        head = self._make_head()
+        teacher = Teacher(torch.as_tensor(rows, device=self.device), head).to(self.device)
+        makers = [(task.make_head, task.weight) for task in self.tasks]
+        given = (rows, self.split, makers, settings.max_iter, settings.patience)
         train = partial(
             fine_tune,
             teacher,
             self.split,
-            Trainer(self.settings.patience, self.bar),
-            n_epochs=self.settings.max_iter,
+            Trainer(settings.patience, self.bar),
+            n_epochs=settings.max_iter,
             random=self.random,
             device=self.device,
         )
-        self._trained("fine-tuning", teacher, train)
+        # Accelerators have random states of their own, which a key would not know.
+        shared = settings.shared and self.device == CPU
+        self._trained("fine-tuning", teacher, train, given if shared else None)
         return teacher
 
     def _start(self) -> tuple[Student, _Encoded]:
@@ -489,19 +499,30 @@ class _Learner:
         )
         self._trained(what, student, train)
 
-    def _trained(self, step: str, model: nn.Module, train: Callable[[], object]) -> None:
-        """Train a model, or give it the weights that it came to before."""
-        if self.checkpoint is None:
+    def _trained(
+        self, step: str, model: nn.Module, train: Callable[[], object], given: Any = None
+    ) -> None:
+        """Train a model, or give it the weights that it came to before.
+
+        Before is an interrupted fit; or, where `given` has all that the step depends on beside
+        random draws, another fit of this process.
+        """
+        draws, n_done = Draws(self.random, self.generator), self.bar.n
+        once: Callable[[Callable[[], Tensors]], Tensors]
+        if self.checkpoint is not None:
+            once = partial(self.checkpoint.once, step)
+        elif given is not None:
+            once = partial(TEACHERS.once, shelf_key(given, draws.state()))
+        else:
             train()
             return
-        draws, n_done = Draws(self.random, self.generator), self.bar.n
 
         def state() -> Tensors:
             train()
             weights = {f"model.{name}": part for name, part in model.state_dict().items()}
             return {**weights, **draws.state(), "history": as_text(self.history)}
 
-        kept = self.checkpoint.once(step, state)
+        kept = once(state)
         weights = {n.removeprefix("model."): kept[n] for n in kept if n.startswith("model.")}
         model.load_state_dict(weights)
         model.eval()  # as training leaves it

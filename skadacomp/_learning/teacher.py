@@ -24,7 +24,7 @@ class Teacher(nn.Module):
 
     def __init__(self, vectors: torch.Tensor, head: Head) -> None:
         super().__init__()
-        self.register_buffer("pretrained", vectors)
+        self.register_buffer("pretrained", vectors, persistent=False)
         self.vectors = nn.Parameter(vectors.clone())
         self.head = head
 
