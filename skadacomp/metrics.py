@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skadacomp._compressed import CompressedTable
@@ -33,19 +34,24 @@ __all__ = [
 ]
 
 
-def reconstruction_error(embeddings: Any, compressed: Any, *, words: str = "kept") -> float:
+def reconstruction_error(
+    embeddings: Any, compressed: Any = None, y: Any = None, *, words: str = "kept"
+) -> float:
     """Relative squared error of the rebuilt vectors: ``‖E − Ê‖² / ‖E − mean‖²``.
 
     0 means that the vectors are rebuilt exactly, 1 that they are no nearer than the table's mean
-    vector is.
+    vector is. As a scorer, ``scoring=reconstruction_error``, it is `neg_reconstruction_error`.
 
     Parameters
     ----------
     embeddings : EmbeddingTable, array-like, DataFrame, KeyedVectors or path
         The original table, its rows as they were when it was compressed. Read part by part, so
-        that a memory-mapped table is not copied.
+        that a memory-mapped table is not copied. A fitted estimator, as scikit-learn gives it to a
+        scorer, makes the score negative, and the other parameters are ignored.
     compressed : CompressedTable, fitted compressor, or fitted Pipeline that holds one
         What it was compressed to.
+    y : ignored
+        Here because scikit-learn passes it to scorers.
     words : {"kept", "all"}, default="kept"
         The rows that both sums go over. "kept" takes the words with a code: how near are the
         vectors that can be looked up? "all" takes dropped words too, whose rebuilt vector is the
@@ -55,7 +61,7 @@ def reconstruction_error(embeddings: Any, compressed: Any, *, words: str = "kept
     Returns
     -------
     float
-        0 or more, without a unit.
+        0 or more, without a unit; of an estimator, 0 or less.
 
     Raises
     ------
@@ -83,6 +89,8 @@ def reconstruction_error(embeddings: Any, compressed: Any, *, words: str = "kept
     """
     if words not in ("kept", "all"):
         raise ValueError(f"words={words!r} must be 'kept' or 'all'.")
+    if isinstance(embeddings, BaseEstimator):
+        return neg_reconstruction_error(embeddings)
     shipped = find_compressed(compressed, "compressed")
     table = as_table(embeddings)
     _check_fit(table, shipped)

@@ -193,6 +193,7 @@ def test_error_as_a_scorer(table):
     pipe = pipeline(table).fit(TEXTS, LABELS)
     expected = -reconstruction_error(table, pipe, words="all")
     assert neg_reconstruction_error(pipe) == expected < 0
+    assert reconstruction_error(pipe, TEXTS, LABELS) == expected  # as a scorer
     scores = cross_validate(
         pipe, TEXTS, LABELS, cv=2, scoring=neg_reconstruction_error, return_estimator=True
     )
