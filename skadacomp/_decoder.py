@@ -8,7 +8,9 @@ table of all vectors is not.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +75,9 @@ class Decoder:
         self._looks[0].table.sums[:] += mean
         self._first_slots = [group.first_slot for group in groups]
         self._plans = [self._plan(packed, *numbered) for numbered in enumerate(groups, start=1)]
-        # The same as arrays, with an entry before the others for a slot that is none.
+        # The tables of each group as lists of rows, once `vector` needs them.
+        self._listed: list[list[list[NDArray[np.float32]]] | None] = [None] * len(groups)
+        # The same as the plans in arrays, with an entry before the others for a slot that is none.
         self._firsts = np.array(self._first_slots, np.int64)
         self._begins = np.array([0, *(plan.begin for plan in self._plans)], np.int64)
         self._row_bits = np.array([0, *(plan.n_bits for plan in self._plans)], np.int64)
@@ -142,18 +146,28 @@ class Decoder:
 
     def vector(self, slot: int) -> NDArray[np.float32]:
         """Vector (n_dims,) of one slot: as `vectors`, without an array's overhead."""
-        _, begin, n_bits, tables, _ = self._plans[bisect_right(self._first_slots, slot) - 1]
+        number = bisect_right(self._first_slots, slot) - 1
+        _, begin, n_bits, tables, rows = self._plans[number]
         first_bit = begin + slot * n_bits
-        end = (first_bit + n_bits + 7) >> 3
-        value = int.from_bytes(self._bytes[first_bit >> 3 : end], "little") >> (first_bit & 7)
-        parts = []
-        for table in tables:
-            parts.append(table.sums[table.checked(value & (len(table.sums) - 1))])
-            value >>= self._step
-        vector: NDArray[np.float32] = parts[0].copy()
-        for part in parts[1:]:
-            vector += part
-        return vector
+        # The bytes of a row are indices, if each table takes one; else they are made into such.
+        indices: Sequence[int] = self._bytes[first_bit >> 3 : (first_bit + n_bits + 7) >> 3]
+        if rows is None:
+            indices = self._split(int.from_bytes(indices, "little") >> (first_bit & 7), tables)
+        if tables[0].valid is not None:
+            for table, index in zip(tables, indices, strict=True):
+                table.checked(index)
+        sums = self._listed[number]
+        if sums is None:  # a list gives its items sooner than an array does
+            sums = self._listed[number] = [list(table.sums) for table in tables]
+        vector = reduce(np.add, map(getitem, sums, indices))
+        return vector if len(tables) > 1 else vector.copy()  # a sum of one is the table's own
+
+    def _split(self, value: int, tables: list[_Table]) -> list[int]:
+        """Cut the codes of a row into an index for each table."""
+        return [
+            value >> number * self._step & len(table.sums) - 1
+            for number, table in enumerate(tables)
+        ]
 
 
 class _Table(NamedTuple):

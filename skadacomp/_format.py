@@ -65,13 +65,22 @@ class FormatError(ValueError):
     """A file, or the tensors of a table, cannot be what `CompressedTable.save` wrote."""
 
 
+# What reading raises where the content is not what it should be.
+UNREADABLE = (ValueError, OverflowError, RecursionError)
+
+
+def unreadable(source: str, what: str, error: Exception) -> FormatError:
+    """Tell what cannot be read, and of which file."""
+    return FormatError(f"{source}: {what}: {error}")
+
+
 @contextmanager
 def reading(source: str, what: str) -> Iterator[None]:
-    """Tell what cannot be read, and of which file."""
+    """Turn what reading raises into `unreadable`."""
     try:
         yield
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise FormatError(f"{source}: {what}: {error}") from error
+    except UNREADABLE as error:
+        raise unreadable(source, what, error) from error
 
 
 # ---------------------------------------------------------------------------------------------

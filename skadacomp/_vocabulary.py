@@ -4,7 +4,8 @@ Words are sorted by their utf-8 bytes and cut into blocks. The first word of a b
 full; each further one gives how many bytes it shares with the word before it, then its remaining
 bytes. Byte values that this text does not use stand for frequent pairs of symbols (byte pair
 encoding), so a block is expanded with one table look-up a byte. A look-up searches the first words
-of the blocks, expands one block, and reads nothing else: the buffers may be memory maps.
+of the blocks, expands one block, and reads nothing else: the buffers may be memory maps. Where
+look-ups are many, what they expand is kept, some 13 bytes a word, and they become searches in that.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ _BULK = 1 / 16
 # One search expands about this many times what one block's first word takes.
 _SEARCHES = 8
 _HEAD = 24  # symbols in which a block's first word mostly ends
+_AT_A_TIME = 1 << 14  # slots unpacked at a time
+# The most bytes of a block that is kept, which bounds what a damaged file can make of itself.
+_MOST_KEPT = 64 * _BLOCK
+_MARK = b"\xff"  # around each word of a block that is kept: utf-8 has no such byte
 
 _TENSORS = {"words": 1, "word_offsets": 1, "word_slots": 1, "word_merges": 2}  # name: dimensions
 
@@ -72,7 +77,7 @@ class Vocabulary:
         self._merges = tensors["word_merges"]
         self._expansions = _expansions(self._merges)
         self._slot_of: dict[str, int] | None = None
-        self._heads: list[bytes] | None = None  # first word of each block, once that pays
+        self._kept: _Kept | None = None  # once that pays
         self._n_searched = 0
 
     @classmethod
@@ -160,9 +165,29 @@ class Vocabulary:
         """
         if self._slot_of is not None:
             return self._slot_of.get(word, -1)
+        key = word.encode("utf-8", "surrogatepass")
+        kept = self._kept
+        if kept is None:
+            return self._searched(key)
+        block = bisect_right(kept.heads, key) - 1
+        text = kept.blocks[block]
+        if text is None:
+            text = self._in_full(block)
+            if text is None:
+                return self._searched(key)
+            kept.blocks[block] = text
+        place = text.find(_MARK + key + _MARK)
+        if place < 0:
+            return -1
+        return kept.slots[block * _BLOCK + text.count(_MARK, 0, place)]
+
+    def _searched(self, key: bytes) -> int:
+        """Slot of a word, found without what is kept."""
         if self._n_words == 0:
             return -1
-        key = word.encode("utf-8", "surrogatepass")
+        self._n_searched += 1
+        if self._kept is None and self._n_searched * _SEARCHES > _n_blocks(self._n_words):
+            self._kept = self._to_keep()
         block = self._block_of(key)
         for rank, known in enumerate(self._block_words(block), start=block * _BLOCK):
             if known == key:
@@ -247,11 +272,6 @@ class Vocabulary:
     def _block_of(self, key: bytes) -> int:
         """Last block whose first word is not above `key`; 0 if there is none."""
         low, high = 0, _n_blocks(self._n_words)
-        self._n_searched += 1
-        if self._heads is None and self._n_searched * _SEARCHES > high:
-            self._heads = self._first_words()
-        if self._heads is not None:
-            return max(bisect_right(self._heads, key) - 1, 0)
         while high - low > 1:
             middle = (low + high) // 2
             begin = self._offset(middle)
@@ -263,14 +283,22 @@ class Vocabulary:
                 high = middle
         return low
 
-    def _first_words(self) -> list[bytes]:
-        """First word of every block."""
-        places = np.arange(_n_blocks(self._n_words))
-        begins = unpack(self._offsets, _offset_width(self._text.size), places)
+    def _to_keep(self) -> _Kept:
+        """Begin what look-ups keep: first words and slots now, blocks as they are looked into."""
+        n_blocks = _n_blocks(self._n_words)
+        begins = unpack(self._offsets, _offset_width(self._text.size), np.arange(n_blocks))
         ends = np.append(begins[1:], self._text.size)
         if (begins > ends).any():  # else damaged blocks could hold the whole text each
             raise ValueError("vocabulary: blocks overlap")
-        return [self._head(*span) for span in zip(begins.tolist(), ends.tolist(), strict=True)]
+        heads = [self._head(*span) for span in zip(begins.tolist(), ends.tolist(), strict=True)]
+        heads[0] = b""  # so that every word has a block to be looked for in
+        slots = np.empty(self._n_words, np.int32)
+        for start in range(0, slots.size, _AT_A_TIME):  # all at once would take 40 bytes a word
+            part = slots[start : start + _AT_A_TIME]
+            ranks = np.arange(start, start + part.size)
+            part[:] = unpack(self._slots, _slot_width(self._n_words), ranks)
+        self._checked(int(slots.max()))
+        return _Kept(heads, [None] * n_blocks, slots.data)
 
     def _head(self, begin: int, end: int) -> bytes:
         """First word of the block that lies there."""
@@ -279,6 +307,15 @@ class Vocabulary:
             if len(parts) > 1:
                 break
         return parts[0]
+
+    def _in_full(self, block: int) -> bytes | None:
+        """All words of one block, each between two marks; None if that is too much to keep."""
+        text = bytearray(_MARK)
+        for word in self._block_words(block):
+            text += word + _MARK
+            if len(text) > _MOST_KEPT:
+                return None
+        return bytes(text)
 
     def _block_words(self, block: int) -> Iterator[bytes]:
         """Words of one block as utf-8, in sorted order."""
@@ -295,6 +332,14 @@ class Vocabulary:
         for separator, rest in zip(parts[1::2], parts[2::2], strict=True):
             word = word[: sum(separator) - _SHARED_NONE * len(separator)] + rest
             yield word
+
+
+class _Kept(NamedTuple):
+    """What a vocabulary keeps to find words at once. Threads that share it write the same."""
+
+    heads: list[bytes]  # first word of each block
+    blocks: list[bytes | None]  # the words of each block that was looked into
+    slots: memoryview  # of int32, (n_words,), in the order of the words
 
 
 class SortedWords:

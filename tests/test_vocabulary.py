@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -99,10 +100,12 @@ def test_tensors_are_all_there_is(words):
 )
 def test_unusual_words(words):
     vocabulary, slots = built(words)
-    assert [vocabulary.slot(word) for word in words] == slots.tolist()
+    for _ in range(3):  # in the text that is stored, then in what is kept of it
+        assert [vocabulary.slot(word) for word in words] == slots.tolist()
+        assert vocabulary.slot("x" * 201) == -1
+    assert vocabulary._kept is not None
     in_slots = vocabulary.words()
     assert [in_slots[slot] for slot in slots] == words
-    assert vocabulary.slot("x" * 201) == -1
 
 
 def test_many_words_at_once_are_found_as_one_by_one():
@@ -130,7 +133,39 @@ def test_many_searches_find_what_the_first_ones_found(words):
     first = [Vocabulary.from_tensors(vocabulary.tensors(), len(words)).slot(w) for w in asked]
     assert first == expected
     assert [vocabulary.slot(word) for word in asked] == expected
-    assert vocabulary._heads is not None
+    assert vocabulary._kept is not None
+
+
+def test_blocks_of_long_words_are_found_but_not_kept():
+    words = [f"{'x' * n}{'y' * 90}" for n in range(90)]
+    vocabulary, slots = built(words)
+    for _ in range(3):
+        assert [vocabulary.slot(word) for word in words] == slots.tolist()
+        assert vocabulary.slot("x" * 9) == -1
+    assert vocabulary._kept.blocks == [None] * 3
+
+
+def test_slots_that_are_none_are_refused_before_they_are_kept():
+    words = english(1000)
+    tensors = {name: tensor.copy() for name, tensor in built(words)[0].tensors().items()}
+    tensors["word_slots"][:] = 255
+    damaged = Vocabulary.from_tensors(tensors, 1000)
+    for _ in range(9):
+        with pytest.raises(ValueError, match="slot 1023, but there are 1000"):
+            damaged.slot(words[0])
+
+
+def test_threads_share_what_is_kept():
+    words = english(5000)
+    vocabulary, slots = built(words)
+    known = dict(zip(words, slots.tolist(), strict=True))
+
+    def read(seed):
+        asked = np.random.default_rng(seed).permutation(words).tolist()
+        return all(vocabulary.slot(word) == known[word] for word in asked)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(8)))
 
 
 def test_blocks_that_overlap_are_refused():
@@ -139,7 +174,7 @@ def test_blocks_that_overlap_are_refused():
     tensors["word_offsets"][:] = tensors["word_offsets"][::-1]
     damaged = Vocabulary.from_tensors(tensors, 2000)
     with pytest.raises(ValueError, match="blocks overlap"):
-        damaged._first_words()
+        damaged._to_keep()
 
 
 def test_a_look_up_reads_nothing_but_block_heads_and_its_block():
