@@ -58,7 +58,7 @@ _MOST = 1e30
 # Half precision holds 11 bits; a mean that loses more (overflow, underflow) is kept in float32.
 _MEAN_TOLERANCE = 2.0**-11
 # Items decoded at a time by `vectors`, which bounds what it needs beside its result.
-_CHUNK = 1 << 16
+_CHUNK = 1 << 17
 _BATCH = 1024  # documents whose words are looked up together
 _KEY_FACTOR = 0x5851F42D4C957F2D  # odd and large: it spreads a row's codes over 64 bits
 _N_NAMED = 5  # missing words that an error names
@@ -558,8 +558,9 @@ class CompressedTable:
         find = None if self._vocabulary is None else self._found_rows
         rows, ends = word_ids(X, find, self.n_words, split)
         slots = self._slots_of(rows)
-        ends = np.append(0, np.cumsum(slots >= 0))[ends]
-        slots = slots[slots >= 0]
+        coded = np.flatnonzero(slots >= 0)
+        if coded.size < slots.size:
+            slots, ends = slots[coded], coded.searchsorted(ends)
         pooled = np.empty((len(ends) - 1, n_features), np.float32)
         for part in _documents_at_a_time(ends):
             inside = slots[ends[part.start] : ends[part.stop]]

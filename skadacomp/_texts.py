@@ -19,7 +19,7 @@ ACCEPTED = (
 _Form = Literal["text", "words", "ids", "empty"]
 
 _WORD = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's token_pattern
-_PIECE = 256  # words added up one after the other; longer documents are cut, and the sums added
+_PIECE = 128  # words added up one after the other; longer documents are cut, and the sums added
 _AT_A_TIME = 1024  # pieces whose sums grow side by side
 
 
@@ -271,11 +271,13 @@ def _grown(
     sizes: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float32]:
     """Add up pieces that begin there, the longest first."""
-    sums = features.take(rows[begins], axis=0)
-    spare = np.empty_like(sums)
+    # Row ids step by step, (n_steps, n_pieces); beyond a piece's end they are not used.
+    steps = rows.take(np.add.outer(np.arange(sizes[0]), begins), mode="clip")
     # How many pieces have more words than the step's number.
     n_growing = len(sizes) - np.searchsorted(sizes[::-1], np.arange(sizes[0]), side="right")
-    for step, n in enumerate(n_growing[1:].tolist(), start=1):
-        features.take(rows[begins[:n] + step], axis=0, out=spare[:n], mode="clip")
+    sums = features.take(steps[0], axis=0)
+    spare = np.empty_like(sums)
+    for step, n in zip(steps[1:], n_growing[1:].tolist(), strict=True):
+        features.take(step[:n], axis=0, out=spare[:n], mode="clip")
         sums[:n] += spare[:n]
     return sums
