@@ -616,7 +616,8 @@ class _Learner:
 
         for number, part in enumerate(self._blocks("encoding", self.n_words)):
             block = self._once(f"{step}-{number:05d}", partial(encode, part))
-            found.codes[part], found.errors[part] = block["codes"], block["errors"]
+            found.codes[part] = block["codes"].numpy()
+            found.errors[part] = block["errors"].numpy()
             found.left[:] += block["left"].numpy()
         return found
 
