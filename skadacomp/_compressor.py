@@ -437,7 +437,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         from skadacomp._learning import Checkpoint, fingerprint
 
         parameters = self.get_params(deep=False).items()
-        words = problem.table.words
+        words = "\0".join(problem.table.words or ())  # one text: millions of words are slow to hash
         return Checkpoint(
             self.checkpoint,
             {

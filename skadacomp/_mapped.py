@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _AT_ONCE = 2**22  # numbers that are copied at a time
+_SCATTERED = 1024  # rows: the system maps 64 KB around each
 
 
 def take_rows(vectors: NDArray[Any], rows: slice | NDArray[np.integer]) -> NDArray[Any]:
@@ -27,14 +28,24 @@ def take_rows(vectors: NDArray[Any], rows: slice | NDArray[np.integer]) -> NDArr
     -------
     ndarray (n_rows, n_dims)
     """
-    # Indexing with an array makes a copy already.
-    block = np.array(vectors[rows], copy=True if isinstance(rows, slice) else None, subok=False)
+    if isinstance(rows, slice):
+        block = np.array(vectors[rows], subok=False)
+        _let_go(vectors)
+        return block
+    block = np.empty((len(rows), vectors.shape[1]), vectors.dtype)
+    for start in range(0, len(rows), _SCATTERED):
+        part = slice(start, start + _SCATTERED)
+        block[part] = vectors[rows[part]]
+        _let_go(vectors)
+    return block
+
+
+def _let_go(vectors: NDArray[Any]) -> None:
     # Only where nothing can have been written: pages that are written to would be lost.
     if isinstance(vectors, np.memmap) and vectors.mode == "r":
         mapped: Any = vectors._mmap  # type: ignore[attr-defined]
         if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)
-    return block
 
 
 def mean_row(vectors: NDArray[Any]) -> NDArray[np.float64]:

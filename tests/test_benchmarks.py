@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn.utils import Bunch
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp._learning.teacher import Teacher
@@ -21,6 +23,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import linear  # noqa: E402
 import report  # noqa: E402
+import scale  # noqa: E402
 import tasks  # noqa: E402
 
 N_WORDS, N_DIMS = 80, 6
@@ -353,3 +356,67 @@ def test_what_ships_is_timed_beside_the_whole_table(monkeypatch):
     # All rows have two codes of 2 bits.
     assert "| small | 200 |" in text
     assert "times as long as `import numpy`" in text
+
+
+# ---------------------------------------------------------------------------------------------
+# Scale
+
+
+@pytest.fixture
+def small_scale(table, monkeypatch):
+    """Tables and news of the size of a test."""
+    random = np.random.default_rng(0)
+    texts = [" ".join(WORDS[i] for i in row) for row in random.integers(0, 50, (40, 6))]
+    news = Bunch(data=texts, target=np.array(["a", "b"] * 20))
+    monkeypatch.setattr(scale, "load_glove", lambda: table)
+    monkeypatch.setattr(scale, "load_bbc_news", lambda: news)
+    monkeypatch.setattr(scale, "_ROWS_A_BLOCK", 20)
+    monkeypatch.setattr(scale, "_N_DIMS", 12)
+    monkeypatch.setattr(scale, "_N_DOCUMENTS", 30)
+    monkeypatch.setattr(scale, "_A_BATCH", 8)
+
+
+def test_a_small_made_table_is_the_beginning_of_a_larger_one(small_scale, tmp_path, table):
+    small, large = (EmbeddingTable.open(scale.make_table(tmp_path, n)) for n in (40, 200))
+    assert (small.n_dims, large.n_words) == (12, 200)
+    np.testing.assert_array_equal(small.vectors, large.vectors[:40])
+    assert large.words == (*WORDS, *(f"w{i}" for i in range(N_WORDS, 200)))
+    # Rows come again, with noise of their own.
+    again, other = large.vectors[N_WORDS:160], large.vectors[N_WORDS - 1 : 159]
+    distance = np.abs(large.vectors[:N_WORDS] - again).mean()
+    assert 0 < distance < 0.7 * np.abs(large.vectors[:N_WORDS] - other).mean()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its memory")
+def test_scale_measures_and_goes_on_from_what_it_has(small_scale, tmp_path, monkeypatch):
+    runs = []
+
+    def here(kind, path, job):
+        runs.append(job)
+        return {"fit": scale.fit, "transform": scale.transform}[kind](path, job)
+
+    monkeypatch.setattr(scale, "in_a_process", here)
+    monkeypatch.setattr(scale, "SIZES", (40, 200))
+    points = tmp_path / "scale.jsonl"
+    scale.measure(tmp_path, points, [40, 200])
+    assert len(runs) == 2 * len(scale.JOBS) + len(scale.TRANSFORMS)
+    scale.measure(tmp_path, points, [40, 200])
+    assert len(runs) == 2 * len(scale.JOBS) + len(scale.TRANSFORMS)
+    lines = scale.read_points(points)
+    whole = [line for line in lines if "every word" in line["job"]]
+    assert [line["words_kept"] for line in whole] == [40, 200]
+    rows = [*scale.fits_table(lines), *scale.transforms_table(lines)]
+    assert len({row.count("|") for row in rows[:8]}) == 1
+    assert len(rows) == 2 + 6 + 2 + 3
+    scale.picture(lines).savefig(tmp_path / "scale.png")
+
+
+def test_memory_is_watched_meanwhile():
+    if sys.platform != "linux":
+        pytest.skip("asks Linux for its memory")
+    with scale.Watched() as watched:
+        block = np.ones(10_000_000)
+        time.sleep(0.5)
+        del block
+    assert watched.most - watched.before > 7e7
+    assert watched.seconds >= 0.5

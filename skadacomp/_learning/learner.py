@@ -528,6 +528,7 @@ class _Learner:
         model.eval()  # as training leaves it
         draws.restore(kept)
         self.history[:] = from_text(kept["history"])
+        # Past the stage, if its epochs were not run.
         self.bar.update(n_done + self.settings.max_iter - self.bar.n)
 
     def _batch_size(self) -> int:
