@@ -42,6 +42,8 @@ class Group(NamedTuple):
 class Decoder:
     """Vectors of slots, out of their packed codes.
 
+    A slot here is where a row of codes is stored; words whose rows are equal may share one.
+
     Parameters
     ----------
     packed : ndarray (n_bytes,) uint8
