@@ -346,8 +346,10 @@ def test_what_ships_is_timed_beside_the_whole_table(monkeypatch):
     shipped = {"small": fitted.compressed_}
     texts = [" ".join(random.choice(words, 8)) for _ in range(20)]
     monkeypatch.setattr(runtime, "decoders", lambda *shape: iter(()))  # faiss wants more rows
-    lines = runtime.lookups(shipped, vectors, rounds=2)
-    lines += runtime.words_and_texts(shipped, table, texts, rounds=1)
+    lines = runtime.random_ids(shipped, vectors, rounds=2)
+    lines += runtime.whole_table(shipped, vectors, rounds=2)
+    lines += runtime.single_words(shipped, table, rounds=1)
+    lines += runtime.documents(shipped, table, texts, rounds=1)
     lines += runtime.fresh(shipped, table, rounds=1)
     lines += runtime.imports(rounds=1)
     lines += runtime.sizes(shipped)

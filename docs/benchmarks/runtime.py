@@ -98,13 +98,11 @@ def decoders(n_words: int, n_dims: int) -> Iterator[tuple[str, Callable[..., obj
         yield type(quantizer).__name__, lambda ids, q=quantizer: q.decode(codes[ids])
 
 
-def lookups(
+def random_ids(
     shipped: dict[str, CompressedTable], vectors: NDArray[np.float32], rounds: int = 50
 ) -> list[str]:
-    """Time random ids to vectors, and the whole table."""
-    random = np.random.default_rng(0)
-    n_words = len(vectors)
-    batches = list(random.integers(n_words, size=(200, _BATCH)))
+    """Time random ids to vectors."""
+    batches = list(np.random.default_rng(0).integers(len(vectors), size=(200, _BATCH)))
     readers: dict[str, Callable[..., object]] = {
         "numpy, vectors[ids]": lambda ids: vectors[ids],
         "numpy, vectors.take(ids, axis=0)": lambda ids: vectors.take(ids, axis=0),
@@ -117,50 +115,64 @@ def lookups(
         for place, (name, read) in enumerate(readers.items())
     }
     found = medians(turns, rounds)
-    gather = found["numpy, vectors[ids]"]
-    rows = _rows(
-        found, 1e9 / _BATCH / _N_BATCHES, gather, "ns a row", "times as fast as vectors[ids]"
-    )
-    every = np.arange(n_words)
-    whole: dict[str, Callable[[], object]] = {"numpy, vectors.copy()": vectors.copy}
-    for name, table in shipped.items():
-        whole[f"skadacomp, {name}"] = lambda table=table: table.vectors(every)
-    copies = medians(whole, min(rounds, 9))
-    of_copy = copies["numpy, vectors.copy()"]
+    scale, base = 1e9 / _BATCH / _N_BATCHES, found["numpy, vectors[ids]"]
     return [
         f"Random ids, {_BATCH:,} at a time:\n",
-        *rows,
-        "\nThe whole table:\n",
-        *_rows(copies, 1e3, of_copy, "ms", "times as fast as a copy"),
+        *_rows(found, scale, base, "ns a row", "times as fast as vectors[ids]"),
     ]
 
 
-def words_and_texts(
-    shipped: dict[str, CompressedTable], table: EmbeddingTable, texts: list[str], rounds: int = 9
+def whole_table(
+    shipped: dict[str, CompressedTable], vectors: NDArray[np.float32], rounds: int = 9
 ) -> list[str]:
-    """Time one word to its vector, and documents of row ids to features."""
+    """Time all rows to vectors."""
+    every = np.arange(len(vectors))
+    jobs: dict[str, Callable[[], object]] = {"numpy, vectors.copy()": vectors.copy}
+    for name, table in shipped.items():
+        jobs[f"skadacomp, {name}"] = lambda table=table: table.vectors(every)
+    found = medians(jobs, rounds)
+    base = found["numpy, vectors.copy()"]
+    return ["\nThe whole table:\n", *_rows(found, 1e3, base, "ms", "times as fast as a copy")]
+
+
+def single_words(
+    shipped: dict[str, CompressedTable], table: EmbeddingTable, rounds: int = 9
+) -> list[str]:
+    """Time one word to its vector, beside numpy for the same words."""
     random = np.random.default_rng(0)
     vectors, index = table.vectors, dict(table.index)
     jobs: dict[str, Callable[[], object]] = {}
-    documents = [np.array([index[w] for w in t.lower().split() if w in index]) for t in texts]
     for name, small in shipped.items():
         words = small.words
         assert words is not None
         chosen = [words[i] for i in random.integers(len(words), size=1000)]
         jobs[f"numpy and dict, words of {name}"] = lambda c=chosen: [vectors[index[w]] for w in c]
         jobs[f"skadacomp, {name}"] = lambda c=chosen, t=small: [t[w] for w in c]
-    one = medians(jobs, rounds)
-    features = {"scipy, counts @ vectors": lambda: _counts(documents, len(vectors)) @ vectors}
+    found = list(medians(jobs, rounds).items())
+    lines = ["\nOne word to its vector, words drawn at random:\n"]
+    for place in range(0, len(found), 2):
+        base = found[place][1]
+        rows = _rows(dict(found[place : place + 2]), 1e3, base, "µs a word", "times as fast")
+        lines += rows if place == 0 else rows[2:]  # under one heading
+    return lines
+
+
+def documents(
+    shipped: dict[str, CompressedTable], table: EmbeddingTable, texts: list[str], rounds: int = 9
+) -> list[str]:
+    """Time documents of row ids to mean vectors."""
+    vectors, index = table.vectors, table.index
+    ids = [np.array([index[w] for w in t.lower().split() if w in index]) for t in texts]
+    jobs: dict[str, Callable[[], object]] = {
+        "scipy, counts @ vectors": lambda: _counts(ids, len(vectors)) @ vectors
+    }
     for name, small in shipped.items():
-        features[f"skadacomp, {name}"] = lambda t=small: t.documents(documents)
-    pooled = medians(features, rounds)
-    n_tokens = sum(map(len, documents))
-    base = pooled["scipy, counts @ vectors"]
+        jobs[f"skadacomp, {name}"] = lambda t=small: t.documents(ids)
+    found = medians(jobs, rounds)
+    scale, base = 1e9 / sum(map(len, ids)), found["scipy, counts @ vectors"]
     return [
-        "\nOne word to its vector, words drawn at random:\n",
-        *_rows(one, 1e3, next(iter(one.values())), "µs a word", "times as fast as the first"),
         "\nDocuments of row ids to mean vectors:\n",
-        *_rows(pooled, 1e9 / n_tokens, base, "ns a word", "times as fast as scipy"),
+        *_rows(found, scale, base, "ns a word", "times as fast as scipy"),
     ]
 
 
@@ -176,12 +188,12 @@ def fresh(shipped: dict[str, CompressedTable], table: EmbeddingTable, rounds: in
     lines = ["\nOpening, in a new process:\n"]
     lines += ["| | file, bytes | to the first word, ms | memory beyond bare numpy, MB |"]
     lines += ["|---|---:|---:|---:|"]
-    for number, (name, small) in enumerate(shipped.items()):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        np.save(path / "table.npy", table.vectors)
+        write_text(path / "table.txt", "\n".join(table.words))
+        for number, (name, small) in enumerate(shipped.items()):
             small.save(path / "words.safetensors")
-            np.save(path / "table.npy", table.vectors)
-            write_text(path / "table.txt", "\n".join(table.words))
             words = small.words or []
             drawn = np.random.default_rng(0).integers(len(words), size=_N_LOOKED_UP)
             write_text(path / "words.json", json.dumps([words[i] for i in drawn]))
@@ -270,8 +282,10 @@ def main() -> None:
     table = EmbeddingTable(table.words, vectors)
     shipped = compressed(table)
     lines = [
-        *lookups(shipped, vectors),
-        *words_and_texts(shipped, table, load_bbc_news().data),
+        *random_ids(shipped, vectors),
+        *whole_table(shipped, vectors),
+        *single_words(shipped, table),
+        *documents(shipped, table, load_bbc_news().data),
         *fresh(shipped, table, given.rounds),
         *imports(given.rounds),
         *sizes(shipped),
