@@ -5,7 +5,7 @@ full; each further one gives how many bytes it shares with the word before it, t
 bytes. Byte values that this text does not use stand for frequent pairs of symbols (byte pair
 encoding), so a block is expanded with one table look-up a byte. A look-up searches the first words
 of the blocks, expands one block, and reads nothing else: the buffers may be memory maps. Where
-look-ups are many, what they expand is kept, some 13 bytes a word, and they become searches in that.
+look-ups are many, what they expand is kept, some 15 bytes a word, and they become searches in that.
 """
 
 from __future__ import annotations
