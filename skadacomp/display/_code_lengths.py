@@ -1,4 +1,4 @@
-"""Drawings of what was learned, by scikit-learn's Display convention. Needs matplotlib."""
+"""Code length by word, drawn as shares along the table's rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skadacomp._compressed import CompressedTable
 from skadacomp._table import DetachedTable, EmbeddingTable, as_table
+from skadacomp.display._drawing import FONT_SIZE, lay_out, legend_above, new_axes
 from skadacomp.metrics import find_compressed, find_compressor
 
 if TYPE_CHECKING:
@@ -23,15 +24,12 @@ if TYPE_CHECKING:
 
     _Box = tuple[Annotation, float]  # a text and its width, as a part of the axes' width
 
-__all__ = ["CodeLengthDisplay"]
-
 _BINS_PER_DECADE = 12
 _SMALLEST_BIN = 20  # words; fewer make shares that jump
 _FEW_WORDS = 100  # up to here each word is a bin of its own, on a linear axis
 _DROPPED_COLOUR = "0.9"
 _LONGEST_NAME = 18  # letters of a word that are drawn
 _STRIP = 0.66  # inches above or below the shares for the names of words
-_FONT_SIZE = 9  # points
 
 
 class CodeLengthDisplay:
@@ -249,12 +247,13 @@ class CodeLengthDisplay:
             If a word of `highlight` is not among `words`.
         """
         rows = self._picked(n_names) if highlight is None else self._rows_of(highlight)
-        self.ax_ = _new_axes() if ax is None else ax
+        self.ax_ = new_axes(type(self).__name__) if ax is None else ax
         self.figure_: Figure = self.ax_.figure  # type: ignore[assignment]  # or a SubFigure
         shares = _Shares.of(self.code_lengths)
         self._draw_bands(shares, cmap)
         self._draw_axis(shares)
-        self._draw_legend(shares)
+        self.legend_: Legend = legend_above(self.ax_, min(4, len(shares.lengths)))
+        lay_out(self.ax_)
         self.names_: list[Annotation] = []
         if rows:
             self._draw_names(shares, rows, picked=highlight is None)
@@ -323,31 +322,6 @@ class CodeLengthDisplay:
         ax.set_ylabel("share of words by code length")
         ax.spines[["top", "right", "left"]].set_visible(False)
 
-    def _draw_legend(self, shares: _Shares) -> None:
-        """Put a legend above the axes, in as many columns as fit."""
-        self._lay_out()
-        for n_columns in range(min(4, len(shares.lengths)), 0, -1):
-            self.legend_: Legend = self.ax_.legend(
-                loc="lower left",
-                bbox_to_anchor=(0, 1),
-                ncols=n_columns,
-                frameon=False,
-                fontsize=_FONT_SIZE,
-                borderaxespad=0.2,
-                borderpad=0.2,
-                handlelength=1.0,
-                handletextpad=0.4,
-                columnspacing=1.0,
-            )
-            if self.legend_.get_window_extent().width <= self.ax_.get_window_extent().width:
-                break
-        self._lay_out()
-
-    def _lay_out(self) -> None:
-        """Let the figure place its axes, so that sizes in pixels are known."""
-        root = self.figure_.figure  # of a subfigure too
-        root.draw_without_rendering()
-
     def _draw_names(self, shares: _Shares, rows: list[int], *, picked: bool) -> None:
         """Name words above the shares (those with the shortest codes) and below (the others)."""
         shortest = shares.lengths[-1] if len(shares.lengths) > 1 else -1
@@ -378,7 +352,7 @@ class CodeLengthDisplay:
             textcoords="axes fraction",
             ha="center",
             va=side,
-            fontsize=_FONT_SIZE,
+            fontsize=FONT_SIZE,
             parse_math=False,  # a dollar sign is a word of many tables
             arrowprops={
                 "arrowstyle": "-",
@@ -472,7 +446,7 @@ def _spread(names: list[Annotation], ax: Axes, caption: str) -> list[Annotation]
         xycoords="axes fraction",
         ha="center",
         va=names[0].get_verticalalignment(),
-        fontsize=_FONT_SIZE,
+        fontsize=FONT_SIZE,
         style="italic",
     )
     title_width, *widths = (_width(text, ax) for text in (title, *names))
@@ -506,7 +480,7 @@ def _width(text: Annotation, ax: Axes) -> float:
     from matplotlib.text import Text
 
     width = Text.get_window_extent(text).width  # without the line to its word
-    space = _FONT_SIZE / 72 * ax.figure.dpi if text.get_text() else 0.0
+    space = FONT_SIZE / 72 * ax.figure.dpi if text.get_text() else 0.0
     return float((width + space) / ax.get_window_extent().width)
 
 
@@ -539,18 +513,6 @@ def _colours(lengths: Sequence[int], cmap: str) -> list[Any]:
     n_kept = sum(length > 0 for length in lengths)
     colours = colormaps[cmap](np.linspace(0.1, 0.9, n_kept) if n_kept > 1 else [0.35])
     return [*colours, _DROPPED_COLOUR][: len(lengths)]
-
-
-def _new_axes() -> Axes:
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError(
-            "CodeLengthDisplay needs the package matplotlib, which is not installed: "
-            'pip install "skadacomp[plot]"'
-        ) from error
-    _, ax = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    return ax
 
 
 def _rank_formatter() -> Any:
