@@ -166,7 +166,7 @@ class SizeAccuracyDisplay:
         ----------
         search : fitted GridSearchCV or RandomizedSearchCV
             One that was given several scorers, a scorer of bytes among them, such as
-            ``scoring={"accuracy": "accuracy", "n_bytes": neg_file_nbytes}``.
+            ``scoring={"accuracy": "accuracy", "n_bytes": n_bytes}``.
         scoring : str, default=None
             The name in the search's `scoring` of the score to draw. None takes that of `refit`, or
             the only one beside `size`.
@@ -200,7 +200,7 @@ class SizeAccuracyDisplay:
         >>> from sklearn.pipeline import Pipeline
         >>> from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
         >>> from skadacomp.display import SizeAccuracyDisplay
-        >>> from skadacomp.metrics import neg_file_nbytes
+        >>> from skadacomp.metrics import n_bytes
         >>> vectors = np.random.default_rng(0).normal(size=(4, 8))
         >>> table = EmbeddingTable(["good", "bad", "film", "plot"], vectors)
         >>> texts, labels = ["good film", "bad film", "good plot", "bad plot"] * 6, [1, 0] * 12
@@ -208,7 +208,7 @@ class SizeAccuracyDisplay:
         >>> search = GridSearchCV(
         ...     Pipeline([("compressor", compressor), ("classifier", LogisticRegression())]),
         ...     {"compressor__code_lengths": [(0, 1), (0, 4)]},
-        ...     scoring={"accuracy": "accuracy", "n_bytes": neg_file_nbytes},
+        ...     scoring={"accuracy": "accuracy", "n_bytes": n_bytes},
         ...     refit="accuracy",
         ...     cv=2,
         ... ).fit(texts, labels)
@@ -223,7 +223,7 @@ class SizeAccuracyDisplay:
         scored = np.flatnonzero(np.isfinite(scores) & np.isfinite(sizes))
         if not scored.size or sizes[scored].max() >= 0:
             raise ValueError(
-                f"size={size!r} must name a scorer of minus the bytes, as neg_file_nbytes is, and "
+                f"size={size!r} must name a scorer of minus the bytes, as n_bytes is, and "
                 f"at least one fit must have succeeded; its means are {sizes.tolist()}."
             )
         differing, names = _differing([results["params"][row] for row in scored])
@@ -536,7 +536,7 @@ def _scoring(search: Any, results: Mapping[str, Any], scoring: str | None, size:
     if size not in there:
         raise ValueError(
             f"size={size!r} is none of the search's scores, which are {', '.join(there)}. Give it "
-            f"scoring={{'accuracy': 'accuracy', {size!r}: neg_file_nbytes}}, or name the scorer of "
+            f"scoring={{'accuracy': 'accuracy', {size!r}: n_bytes}}, or name the scorer of "
             "bytes with size=."
         )
     others = [name for name in there if name != size]
