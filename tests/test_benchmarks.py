@@ -351,12 +351,16 @@ def test_what_ships_is_timed_beside_the_whole_table(monkeypatch):
     lines += runtime.single_words(shipped, table, rounds=1)
     lines += runtime.documents(shipped, table, texts, rounds=1)
     lines += runtime.fresh(shipped, table, rounds=1)
+    monkeypatch.setattr(runtime, "_N_PROCESSES", 2)
+    lines += runtime.processes(shipped)
     lines += runtime.imports(rounds=1)
     lines += runtime.sizes(shipped)
     text = "\n".join(lines)
     assert text.count("| skadacomp, small |") == 5
     # All rows have two codes of 2 bits.
     assert "| small | 200 |" in text
+    # Two processes map the file once.
+    assert f"| small | {fitted.compressed_.file_nbytes:,} | 4,096 | 0 |" in text
     assert "times as long as `import numpy`" in text
 
 

@@ -30,6 +30,25 @@ from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTabl
 from skadacomp.datasets import load_bbc_news, load_glove
 
 _BATCH, _N_BATCHES = 1024, 20
+_N_PROCESSES = 10
+_READER = """
+import json, sys
+from skadacomp import CompressedTable
+table = CompressedTable.open(sys.argv[1])
+table.vectors(range(table.n_words))
+table[table.words[0]]
+print("read", flush=True)
+sys.stdin.readline()
+found, inside = {"Pss": 0, "Private": 0}, False
+for line in open("/proc/self/smaps"):
+    first, *rest = line.split()
+    if "-" in first:
+        inside = rest[-1:] == [sys.argv[1]]
+    elif inside and first.split("_")[0].rstrip(":") in found:
+        found[first.split("_")[0].rstrip(":")] += 1024 * int(rest[0])
+print(json.dumps(found), flush=True)
+sys.stdin.readline()
+"""
 _N_LOOKED_UP = 10_000
 _FRESH = """
 import json, sys, time
@@ -208,6 +227,42 @@ def fresh(shipped: dict[str, CompressedTable], table: EmbeddingTable, rounds: in
     return lines
 
 
+def processes(shipped: dict[str, CompressedTable]) -> list[str]:
+    """Let processes read one file side by side, and say how much of its memory is their own."""
+    lines = [f"\nThe same file in {_N_PROCESSES} processes that each read all of it:\n"]
+    lines += ["| | file, bytes | of it in memory, all together | of it private |"]
+    lines += ["|---|---:|---:|---:|"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "words.safetensors")
+        for name, small in shipped.items():
+            small.save(path)
+            readers = [
+                subprocess.Popen(
+                    [sys.executable, "-c", _READER, path],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+                for _ in range(_N_PROCESSES)
+            ]
+            for reader in readers:  # all have read the file before one of them counts
+                assert reader.stdout is not None
+                reader.stdout.readline()
+            found = [_answer(reader) for reader in readers]  # and none goes before all have
+            for reader in readers:
+                reader.communicate()
+            together, private = (sum(f[key] for f in found) for key in ("Pss", "Private"))
+            lines += [f"| {name} | {small.file_nbytes:,} | {together:,} | {private:,} |"]
+    return lines
+
+
+def _answer(reader: subprocess.Popen[bytes]) -> dict[str, int]:
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    reader.stdin.write(b"\n")
+    reader.stdin.flush()
+    return json.loads(reader.stdout.readline())
+
+
 def imports(rounds: int) -> list[str]:
     """Time the import, in new processes."""
     script = (
@@ -226,8 +281,11 @@ def imports(rounds: int) -> list[str]:
 def sizes(shipped: dict[str, CompressedTable]) -> list[str]:
     """Account for the file, beside the entropy of what is in it."""
     lines = ["\nThe file, bytes:\n"]
-    lines += ["| | codes | their entropy | lengths | their entropy | codebooks | words | header |"]
-    lines += ["|---|" + "---:|" * 7]
+    lines += [
+        "| | codes | their entropy | lengths | their entropy | codebooks | words | header | "
+        "file over entropies, codebooks and words |"
+    ]
+    lines += ["|---|" + "---:|" * 8]
     for name, small in shipped.items():
         parts = small.sizes
         header = small.file_nbytes - sum(parts.values())
@@ -243,7 +301,9 @@ def sizes(shipped: dict[str, CompressedTable]) -> list[str]:
             parts["vocabulary"],
             header,
         ]
-        lines += [f"| {name} | " + " | ".join(f"{figure:,.0f}" for figure in figures) + " |"]
+        least = of_codes + _entropy(small.code_lengths) + parts["codebooks"] + parts["vocabulary"]
+        shown = [*(f"{figure:,.0f}" for figure in figures), f"{small.file_nbytes / least:.3f}"]
+        lines += [f"| {name} | " + " | ".join(shown) + " |"]
     return lines
 
 
@@ -287,6 +347,7 @@ def main() -> None:
         *single_words(shipped, table),
         *documents(shipped, table, load_bbc_news().data),
         *fresh(shipped, table, given.rounds),
+        *processes(shipped),
         *imports(given.rounds),
         *sizes(shipped),
     ]
