@@ -32,8 +32,10 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.01, "n_codewords": 16},
 ]
 _CONVOLUTIONAL: list[dict[str, Any]] = [
-    {"size_penalty": 0.005},
     {"size_penalty": 0.02, "n_codewords": 8},
+    {"size_penalty": 0.02, "n_codewords": 16},
+    {"size_penalty": 0.005},
+    {"size_penalty": 0.01, "n_codewords": 8},
     {"size_penalty": 0.005, "n_codewords": 8},
     {"size_penalty": 0.02},
     {"size_penalty": 0.0015},
