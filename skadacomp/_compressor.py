@@ -211,8 +211,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         A folder in which `fit` keeps what it has done: the trained weights, and the codes of the
         rows that it has encoded. Where it is interrupted, the same `fit` goes on from there, in a
         new process too, and gives the codes that it would have given. The folder is made, takes
-        some 50 bytes a row of the table, and is removed when the fit is complete. It is of one fit
-        at a time, and random_state must be an int.
+        some 50 bytes a row of the table beside the weights, and is removed when the fit is
+        complete. It is of one fit at a time, and random_state must be an int.
 
     verbose : int, default=0
         1 shows progress bars: epochs, rows that are encoded, and parts of what ships.

@@ -150,9 +150,10 @@ def test_without_a_task_it_goes_on_too(table, tmp_path):
 
 
 _CHILD = """
-import pickle, sys, time
+import pickle, signal, sys, time
 import skadacomp._encoder as encoder
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 encoder._CHUNK = 2048
 encode = encoder.RowEncoder.encode
 

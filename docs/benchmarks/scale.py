@@ -220,7 +220,7 @@ def picture(lines: list[Line]) -> Figure:
         ax.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-    seconds.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
