@@ -45,6 +45,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
     "doc_module": ("skadacomp",),
+    "backreferences_dir": "generated/backreferences",  # for the cards of examples in pages
     "download_all_examples": False,
     "show_memory": False,
 }
