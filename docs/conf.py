@@ -52,5 +52,18 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = "skadacomp"
-html_theme_options = {"navigation_with_keys": False, "show_prev_next": False}
+html_theme_options = {
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "show_prev_next": False,
+}
+html_static_path = ["_static"]
+html_css_files = ["skadacomp.css"]
+html_sidebars = {"*": []}  # beside pages of the first level there would be an empty one
 html_show_sourcelink = False
+smartquotes = False  # a default in quotes can be copied
+
+# `-b linkcheck` needs the net, so it is an environment of tox of its own: `tox -e links`.
+linkcheck_timeout = 20  # seconds
+linkcheck_retries = 3
+linkcheck_anchors_ignore_for_url = [r"https://github\.com/"]  # scripts put these anchors there

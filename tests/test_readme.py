@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from skadacomp import CompressedTable, EmbeddingTable, datasets
 
@@ -30,3 +31,12 @@ def test_the_readmes_code_runs(monkeypatch, tmp_path, demo_data):
     assert names["search"].best_score_ > 0.5  # five classes
     assert (tmp_path / "classifier.joblib").stat().st_size < 1_000_000
     assert isinstance(names["shipped"], CompressedTable)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_to_files_of_the_repository_lead_somewhere(name):
+    page = README.with_name(name)
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    inside = [link for link in links if not link.startswith("https://")]
+    assert [link for link in inside if not (page.parent / link).exists()] == []
+    assert inside or name != "README.md"
