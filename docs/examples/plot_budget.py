@@ -37,7 +37,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
 from skadacomp import AdaptiveCodebookCompressor
-from skadacomp.metrics import neg_file_nbytes
+from skadacomp.metrics import n_bytes
 
 compressor = AdaptiveCodebookCompressor(table, max_iter=5, output="vectors", random_state=0)
 pipe = Pipeline(
@@ -46,7 +46,7 @@ pipe = Pipeline(
 search = GridSearchCV(
     pipe,
     {"compressor__size_penalty": [0.5, 0.2, 0.05, 0.01]},
-    scoring={"accuracy": "accuracy", "n_bytes": neg_file_nbytes},
+    scoring={"accuracy": "accuracy", "n_bytes": n_bytes},
     refit="accuracy",
     cv=3,
 )
