@@ -382,9 +382,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        embeddings : EmbeddingTable, array-like, DataFrame, KeyedVectors or path
+        embeddings : EmbeddingTable, array-like, DataFrame, KeyedVectors or path, default=None
             The table, n_words rows of n_dims numbers; or X_task if the constructor has the table.
-        y : array-like of shape (n_words,), or documents
+        y : array-like of shape (n_words,), or documents, default=None
             A label for each row; or X_task if y_task follows; or y_task if the constructor has
             the table.
         y_task : array-like of shape (n_documents,) or (n_documents, n_values), default=None
