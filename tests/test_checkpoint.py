@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable
 from skadacomp._encoder import RowEncoder
+from skadacomp._learning import shelf
 from skadacomp._learning.checkpoint import Checkpoint, fingerprint
 from skadacomp._learning.trainer import Trainer
 
@@ -121,6 +122,7 @@ def test_an_interrupted_fit_goes_on(table, task, whole_fits, tmp_path, name, own
 def test_what_is_done_is_not_done_again(table, task, tmp_path, monkeypatch):
     def n_calls(name, folder, call):
         """Calls of training and of the block encoder, up to the interruption or to the end."""
+        shelf.TEACHERS.clear()  # where another test may have left this fit's
         with monkeypatch.context() as patch:
             trainings = interrupt(patch, Trainer, "run", 0)
             blocks = interrupt(patch, RowEncoder, "encode", call)
