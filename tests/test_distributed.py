@@ -15,15 +15,21 @@ from skadacomp import AdaptiveCodebookCompressor
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
 
+# What a cluster says of a slow disk, and of a machine without a network.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Creating scratch directories is taking:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Couldn't detect a suitable IP address:RuntimeWarning"),
+]
+
 QUICK = {"max_iter": 2, "random_state": 0}
 
 
 @pytest.fixture(scope="module")
-def client():
+def client(tmp_path_factory):
+    given = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    folder = tmp_path_factory.mktemp("workers")
     with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
+        distributed.LocalCluster(**given, local_directory=str(folder)) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
