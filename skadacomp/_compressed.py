@@ -54,7 +54,7 @@ _MAX_WORDS = 1 << 31
 _INT8_MOST = 127
 # Bound of the numbers in codebooks, scales and mean: far beyond any embedding, and so far within
 # float32 that no sum of codewords overflows.
-_MOST = 1e30
+LARGEST = 1e30
 # Half precision holds 11 bits; a mean that loses more (overflow, underflow) is kept in float32.
 _MEAN_TOLERANCE = 2.0**-11
 # Items decoded at a time by `vectors`, which bounds what it needs beside its result.
@@ -863,12 +863,12 @@ def _finite(values: ArrayLike, name: str, n_dimensions: int) -> NDArray[np.float
     with np.errstate(over="ignore"):  # what overflows is reported below
         array = given.astype(np.float32)
     if not _is_bounded(array):
-        raise ValueError(f"{name} must be finite, at most {_MOST:g}, but has nan, inf or more")
+        raise ValueError(f"{name} must be finite, at most {LARGEST:g}, but has nan, inf or more")
     return array
 
 
 def _is_bounded(array: NDArray[Any]) -> bool:
-    return bool((np.abs(array.astype(np.float32)) <= _MOST).all())  # never true of nan
+    return bool((np.abs(array.astype(np.float32)) <= LARGEST).all())  # never true of nan
 
 
 def _check_candidates(candidates: tuple[int, ...], n_codebooks: int) -> None:
@@ -1085,11 +1085,11 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 def _check_numbers(tensors: Tensors) -> None:
     for name in ("scales", "axis_scales", "mean"):
         if name in tensors and not _is_bounded(tensors[name]):
-            raise ValueError(f"tensor {name!r} must be finite, at most {_MOST:g}")
+            raise ValueError(f"tensor {name!r} must be finite, at most {LARGEST:g}")
     if "axes" in tensors and tensors["scales"].size and tensors["axis_scales"].size:
         most = float(tensors["scales"].max()) * float(tensors["axis_scales"].max())
-        if most > _MOST:
-            raise ValueError(f"scales and axis_scales multiply to {most:g}, above {_MOST:g}")
+        if most > LARGEST:
+            raise ValueError(f"scales and axis_scales multiply to {most:g}, above {LARGEST:g}")
 
 
 def _groups(metadata: Metadata, width: int) -> list[Group]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import (
     check_array,
     check_random_state,
@@ -29,7 +31,7 @@ from sklearn.utils.validation import (
 )
 
 from skadacomp._codes import MAX_CANDIDATES, code_matrix
-from skadacomp._compressed import CompressedTable
+from skadacomp._compressed import LARGEST, CompressedTable
 from skadacomp._documents import (
     are_pairs,
     are_word_lists,
@@ -289,13 +291,13 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "head": [None, StrOptions(_HEAD_NAMES), callable, tuple, list],
         "init": [StrOptions({"residual-kmeans", "random"})],
         "length_method": [None, StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
-        "size_penalty": [Interval(Real, 0, None, closed="neither")],
-        "reconstruction_weight": [None, Interval(Real, 0, None, closed="left")],
+        "size_penalty": [Interval(Real, 0, LARGEST, closed="right")],
+        "reconstruction_weight": [None, Interval(Real, 0, LARGEST, closed="both")],
         "pooling": [StrOptions({"mean", "sum"})],
         "output": [StrOptions({"code_features", "vectors"})],
         "tokenizer": [None, callable],
         "lowercase": ["boolean"],
-        "learning_rate": [None, Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [None, Interval(Real, 0, LARGEST, closed="right")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -411,6 +413,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             If the table or the task cannot be learned from, or the budget cannot be met; or if
             `checkpoint` is damaged or another fit's. The message says which, where, and what would
             do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the loss came to be NaN or infinite. Training has gone on from its best state with
+            a tenth of the learning rate, so all that was learned is finite.
         """
         problem = self._problem(embeddings, y, y_task, X_task, X_val, y_val)
         index = RowIndex.of(problem.table.vectors)
@@ -419,9 +427,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         from skadacomp._learning import learn  # torch: for fit alone
 
         vectors, tasks, settings = problem.table.vectors, problem.tasks, problem.settings
-        self._keep(problem, index, learn(vectors, tasks, settings, checkpoint))
+        learned = learn(vectors, tasks, settings, checkpoint)
+        self._keep(problem, index, learned)
         if checkpoint is not None:
             checkpoint.remove()
+        if learned.notes:
+            warnings.warn("; ".join(learned.notes) + ".", ConvergenceWarning, stacklevel=3)
         return self
 
     def _opened_checkpoint(self, problem: Problem, index: RowIndex) -> Checkpoint | None:
@@ -455,6 +466,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         source, documents, labels = self._resolve(embeddings, y, y_task, X_task)
         _check_validation(X_val, y_val, documents)
         table = as_table(source)
+        _check_range(table)
         self._note_features(source, table)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         kinds: list[Kind] = []
@@ -893,6 +905,26 @@ def _stacked(parts: list[Any]) -> Any:
     if sparse.issparse(parts[0]):
         return sparse.vstack(parts, format="csr")
     return np.vstack(parts)
+
+
+def _check_range(table: EmbeddingTable) -> None:
+    """Refuse numbers that are finite, but leave float32 no room to compute with them."""
+    largest = 0.0
+    for part in chunks(table.n_words, table.n_dims):
+        block = np.abs(take_rows(table.vectors, part))
+        largest = max(largest, float(block.max()))
+        if largest > LARGEST:
+            row, column = np.argwhere(block > LARGEST)[0] + (part.start, 0)
+            raise ValueError(
+                f"The embedding table holds {table.vectors[row, column]:g} at row {row}, column "
+                f"{column}; what can be compressed is {LARGEST:g} at most. Scale the table, or "
+                "drop such rows."
+            )
+    if 0 < largest < 1 / LARGEST:
+        raise ValueError(
+            f"The embedding table's largest number is {largest:g}, too small for float32 to "
+            "compute with. Scale the table."
+        )
 
 
 def _check_validation(X_val: Any, y_val: Any, documents: Any) -> None:

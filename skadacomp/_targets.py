@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -76,7 +77,9 @@ def _found_kind(y: Any, pairs: bool, word_lists: bool) -> Kind:
         )
     if np.asarray(y).dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("y_task contains NaN or infinity; every document needs a target.")
-    target = type_of_target(y, input_name="y_task")
+    _refuse_mixed(np.asarray(y))
+    with np.errstate(invalid="ignore", over="ignore"):  # it casts numbers to see which are whole
+        target = type_of_target(y, input_name="y_task")
     if target in ("binary", "multiclass"):
         _refuse_sentences(y)
         return "pair" if pairs else "classification"
@@ -91,9 +94,31 @@ def _found_kind(y: Any, pairs: bool, word_lists: bool) -> Kind:
     )
 
 
+def _refuse_mixed(labels: NDArray[Any]) -> None:
+    """Refuse labels of several types, None among them: they have no order to number them by."""
+    if labels.dtype.kind != "O" or labels.ndim != 1:
+        return
+    types = {"str" if isinstance(label, str) else type(label).__name__ for label in labels}
+    if len(types) > 1:
+        raise ValueError(
+            f"Unknown label type: y_task holds {', '.join(sorted(types))}; all labels must be of "
+            "one type. Drop documents without a label, and make the others one type, as "
+            "[str(label) for label in y_task] does."
+        )
+
+
 def as_array(y: Any) -> Any:
-    """Make arrays of what says it is one, such as a Series; lists stay lists."""
-    return np.asarray(y) if hasattr(y, "__array__") and not sparse.issparse(y) else y
+    """Make arrays of what says it is one, such as a Series; lists stay lists.
+
+    Numbers or booleans that came as objects, as in a Series with dtype object, get their own dtype.
+    """
+    if not hasattr(y, "__array__") or sparse.issparse(y):
+        return y
+    array = np.asarray(y)
+    types = set(map(type, array.flat)) if array.dtype.kind == "O" else set()
+    if len(types) == 1 and issubclass(types.pop(), (bool, np.bool_, Real)):
+        return np.array(array.tolist())
+    return array
 
 
 def _are_sequences(y: Any) -> bool:

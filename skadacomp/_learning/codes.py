@@ -216,7 +216,7 @@ def reduce_rank(
     root, inverse = _roots(usage)
     left, sizes, right = np.linalg.svd(root @ flat @ metric, full_matrices=False)
     low = (left[:, :rank] * sizes[:rank]) @ right[:rank]
-    reduced = inverse @ low @ np.linalg.inv(metric)
+    reduced = inverse @ np.linalg.solve(metric.T, low.T).T
     return reduced.reshape(codebooks.shape).astype(np.float32)
 
 

@@ -152,6 +152,8 @@ class Learned:
         For vectors that were not in the table.
     history : list of dict
         Loss, task score and bits per word of each epoch.
+    notes : list of str
+        What the user should know of the training.
     """
 
     choices: Choices
@@ -161,6 +163,7 @@ class Learned:
     mean: NDArray[np.float64]
     encoder: RowEncoder
     history: list[dict[str, float]]
+    notes: list[str]
 
 
 class _Encoded(NamedTuple):
@@ -258,6 +261,7 @@ class _Learner:
         self.random = np.random.default_rng(settings.seed)
         self.generator = torch.Generator(self.device).manual_seed(settings.seed)
         self.history: list[dict[str, float]] = []
+        self.notes: list[str] = []
 
     def run(self) -> Learned:
         """Go through the stages."""
@@ -373,7 +377,7 @@ class _Learner:
             fine_tune,
             teacher,
             self.split,
-            Trainer(settings.patience, self.bar),
+            Trainer(settings.patience, self.bar, stage="fine-tuning", notes=self.notes),
             n_epochs=settings.max_iter,
             random=self.random,
             device=self.device,
@@ -490,7 +494,7 @@ class _Learner:
                 yield student.loss(batch, heat, self.generator, told)[0] + size()
 
         train = partial(
-            Trainer(settings.patience, self.bar, self.history).run,
+            Trainer(settings.patience, self.bar, self.history, what, self.notes).run,
             student,
             torch.optim.Adam(self._parameters(student)),
             settings.max_iter,
@@ -676,13 +680,13 @@ class _Learner:
         codebooks = student.encoder.codebooks.detach()
         encoder, mean = self._row_encoder(codebooks), self.mean
         codes = self._final_codes(student, encoder)
-        trained = _array(codebooks) @ np.linalg.inv(self.space.metric)
+        trained = self.space.source(_array(codebooks))
         # Training saw the vectors from its own centre. Every word with a code has one in the first
         # codebook, so that carries the difference.
         trained[0] += self.space.centre - mean
         if self.teacher is None:
             # Codebooks have not been trained on these codes yet.
-            trained = refit_codebooks(codes, self.table, mean, trained)
+            trained = refit_codebooks(codes, self.table, mean, trained).astype(np.float64)
         usage = code_usage(codes, self.significance, self.settings.n_codewords)
         return Learned(
             choices=self.choices,
@@ -692,6 +696,7 @@ class _Learner:
             mean=mean,
             encoder=encoder,
             history=self.history,
+            notes=self.notes,
         )
 
     def _tensor(self, values: Any) -> torch.Tensor:

@@ -40,8 +40,10 @@ def significance(weights: sparse.csr_matrix, n_words: int) -> NDArray[np.float64
     ndarray (n_words,)
         Positive, summing to 1.
     """
-    totals = np.asarray(abs(weights).sum(1)).ravel()
-    shares = sparse.diags_array(1 / np.maximum(totals, 1e-12)) @ abs(weights)
+    # In float64: float32 may have no room for the sums of huge weights.
+    totals = np.asarray(abs(weights).astype(np.float64).sum(1)).ravel()
+    totals = np.clip(totals, 1e-12, np.finfo(weights.dtype).max).astype(weights.dtype)
+    shares = sparse.diags_array(1 / totals) @ abs(weights)
     frequency = np.asarray(shares.mean(0)).ravel()
     n_documents_with = np.bincount(weights.indices, minlength=n_words)
     unseen = np.clip((n_documents_with == 1).sum() / max(weights.nnz, 1), 0.01, 0.5)

@@ -30,6 +30,13 @@ class Space:
         """Map vectors into the space."""
         return ((vectors - self.centre) @ self.metric).astype(np.float32)
 
+    def source(self, images: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map images back, to vectors as seen from the centre, (..., n_dims)."""
+        flat = images.reshape(-1, len(self.metric))
+        # Few images: an inverse would cost many times as much.
+        vectors = np.linalg.solve(self.metric.T, flat.T).T
+        return np.asarray(vectors, np.float64).reshape(images.shape)
+
 
 def find_space(
     vectors: Overlay,
@@ -59,9 +66,12 @@ def find_space(
         centre += weights[part] @ block
         energy += (block * weights[part, None]).T @ block
     energy -= np.outer(centre, centre)
-    values, axes = np.linalg.eigh(np.eye(n_dims) if gram is None else gram + floor * np.eye(n_dims))
-    root = (axes * np.sqrt(values)) @ axes.T
-    total = np.trace(root @ energy @ root)
+    if gram is None:
+        root, total = np.eye(n_dims), np.trace(energy)
+    else:
+        values, axes = np.linalg.eigh(gram + floor * np.eye(n_dims))
+        root = (axes * np.sqrt(values)) @ axes.T
+        total = np.trace(root @ energy @ root)
     return Space(centre, root / np.sqrt(total) if total > 0 else root)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,11 +162,17 @@ class Trainer:
         Epochs without a better `evaluate` before training stops.
     bar : tqdm
         The progress bar to move on, shared by all stages of a fit.
+    stage : str, default="training"
+        What the notes call it.
+    notes : list of str
+        What the user should know, shared by all stages of a fit.
     """
 
     patience: int
     bar: tqdm
     history: list[dict[str, float]] = field(default_factory=list)
+    stage: str = "training"
+    notes: list[str] = field(default_factory=list)
 
     def run(
         self,
@@ -177,6 +184,9 @@ class Trainer:
     ) -> None:
         """Train `model`, then give it back its best state.
 
+        Where the loss or a weight is no longer finite, the epoch ends, the best state comes back,
+        and training goes on from there with a tenth of the learning rate.
+
         Parameters
         ----------
         losses : callable
@@ -184,24 +194,76 @@ class Trainer:
         evaluate : callable
             Gives the figures of the epoch for the history; the state with the least ``"loss"``
             wins. The state before training is a candidate too.
+
+        Raises
+        ------
+        ValueError
+            If the loss is finite neither before training nor after an epoch of it.
         """
         model.eval()
-        best, state, waited = evaluate()["loss"], copy.deepcopy(model.state_dict()), 0
+        best, state, waited = _or_infinity(evaluate()["loss"]), deepcopy(model.state_dict()), 0
         for epoch in range(n_epochs):
-            model.train()
-            for loss in losses(epoch):
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            model.eval()
-            figures = evaluate()
+            figures = self._epoch(model, optimizer, losses(epoch), evaluate)
+            if figures is None:
+                self._check_start(best)
+                model.load_state_dict(state)
+                self._slow_down(optimizer, epoch)
+                figures = evaluate()
             self.history.append(figures)
             self.bar.update()
             if figures["loss"] < best:
-                best, state, waited = figures["loss"], copy.deepcopy(model.state_dict()), 0
+                best, state, waited = figures["loss"], deepcopy(model.state_dict()), 0
             else:
                 waited += 1
             if waited >= self.patience:
                 self.bar.update(n_epochs - epoch - 1)
                 break
         model.load_state_dict(state)
+
+    def _check_start(self, best: float) -> None:
+        if not math.isfinite(best):
+            raise ValueError(
+                f"The loss of {self.stage} is not finite, neither before the first step nor after "
+                "it, so there is no state to go back to. Look for huge values in the table, in the "
+                "weights of documents or in y_task, and at the loss of a head of your own."
+            )
+
+    @staticmethod
+    def _epoch(
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        losses: Iterator[torch.Tensor],
+        evaluate: Callable[[], dict[str, float]],
+    ) -> dict[str, float] | None:
+        """Take an epoch's steps, and give its figures; None where they are no longer finite."""
+        model.train()
+        for loss in losses:
+            if not math.isfinite(loss.item()):
+                model.eval()
+                return None
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        # A weight that the held-out documents never read may be lost as well.
+        if not all(weight.isfinite().all() for weight in model.parameters()):
+            return None
+        figures = evaluate()
+        return figures if math.isfinite(figures["loss"]) else None
+
+    def _slow_down(self, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+        """Cut the learning rate, and forget the gradients that led astray."""
+        optimizer.state.clear()
+        for group in optimizer.param_groups:
+            group["lr"] /= 10
+        note = (
+            f"the loss of {self.stage} was not finite in epoch {epoch + 1}, so training went back "
+            "to its best state, with a tenth of the learning rate"
+        )
+        if not any(self.stage in known for known in self.notes):
+            self.notes.append(note)
+
+
+def _or_infinity(loss: float) -> float:
+    """Make a loss that is not finite worse than any other: nothing is less than NaN."""
+    return loss if math.isfinite(loss) else math.inf
