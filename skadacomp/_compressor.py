@@ -42,7 +42,7 @@ from skadacomp._documents import (
     pool,
 )
 from skadacomp._encoder import RowEncoder, RowIndex, chunks
-from skadacomp._mapped import take_rows
+from skadacomp._mapped import check_whole, take_rows, unchanged
 from skadacomp._parameters import made_with
 from skadacomp._sizes import SizeModel
 from skadacomp._table import (
@@ -68,6 +68,7 @@ _NOT_LEARNED_FROM = {
     "embeddings",
     "head",
     "lowercase",
+    "on_interrupt",
     "output",
     "tokenizer",
     "verbose",
@@ -216,6 +217,12 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         some 50 bytes a row of the table beside the weights, and is removed when the fit is
         complete. It is of one fit at a time, and random_state must be an int.
 
+    on_interrupt : {"raise", "keep"}, default="raise"
+        What Ctrl-C does while `fit` trains. "raise" ends the fit with KeyboardInterrupt. "keep"
+        ends the training alone: the best epoch so far counts, no further stage is trained, codes
+        are written from there, and a ConvergenceWarning says what was cut short. A second Ctrl-C
+        ends the fit. The checkpoint stays then, and the same fit goes on from it to the end.
+
     verbose : int, default=0
         1 shows progress bars: epochs, rows that are encoded, and parts of what ships.
 
@@ -304,6 +311,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "random_state": ["random_state"],
         "device": [str],
         "checkpoint": [None, str, os.PathLike],
+        "on_interrupt": [StrOptions({"raise", "keep"})],
         "verbose": ["verbose"],
     }
 
@@ -336,6 +344,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         random_state: Any = None,
         device: str = "auto",
         checkpoint: str | os.PathLike[str] | None = None,
+        on_interrupt: Literal["raise", "keep"] = "raise",
         verbose: int = 0,
     ) -> None:
         self.embeddings = embeddings
@@ -361,6 +370,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.device = device
         self.checkpoint = checkpoint
+        self.on_interrupt = on_interrupt
         self.verbose = verbose
 
     # The second argument is called y for scikit-learn's sake: fit(X, y) and fit(X, y=y) are how its
@@ -413,12 +423,15 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             If the table or the task cannot be learned from, or the budget cannot be met; or if
             `checkpoint` is damaged or another fit's. The message says which, where, and what would
             do.
+        RuntimeError
+            If the table's memory-mapped file was cut off, or written to while it was read.
 
         Warns
         -----
         ConvergenceWarning
             If the loss came to be NaN or infinite. Training has gone on from its best state with
-            a tenth of the learning rate, so all that was learned is finite.
+            a tenth of the learning rate, so all that was learned is finite. Or if Ctrl-C cut the
+            training short, see `on_interrupt`.
         """
         problem = self._problem(embeddings, y, y_task, X_task, X_val, y_val)
         index = RowIndex.of(problem.table.vectors)
@@ -427,12 +440,13 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         from skadacomp._learning import learn  # torch: for fit alone
 
         vectors, tasks, settings = problem.table.vectors, problem.tasks, problem.settings
-        learned = learn(vectors, tasks, settings, checkpoint)
+        with unchanged(vectors):
+            learned = learn(vectors, tasks, settings, checkpoint)
         self._keep(problem, index, learned)
-        if checkpoint is not None:
+        if checkpoint is not None and not learned.course.interrupted:
             checkpoint.remove()
-        if learned.notes:
-            warnings.warn("; ".join(learned.notes) + ".", ConvergenceWarning, stacklevel=3)
+        if learned.course.notes:
+            warnings.warn("; ".join(learned.course.notes) + ".", ConvergenceWarning, stacklevel=3)
         return self
 
     def _opened_checkpoint(self, problem: Problem, index: RowIndex) -> Checkpoint | None:
@@ -466,6 +480,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         source, documents, labels = self._resolve(embeddings, y, y_task, X_task)
         _check_validation(X_val, y_val, documents)
         table = as_table(source)
+        check_whole(table.vectors)
         _check_range(table)
         self._note_features(source, table)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -603,6 +618,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             seed=seed,
             device=self.device,
             verbose=bool(self.verbose),
+            on_interrupt=self.on_interrupt,
             shared=isinstance(self.random_state, Integral) and "own" not in heads,
         )
 

@@ -44,6 +44,7 @@ from skadacomp._learning.student import Student, Targets
 from skadacomp._learning.teacher import Split, Teacher, fine_tune
 from skadacomp._learning.trainer import (
     Batch,
+    Course,
     Documents,
     Trainer,
     batch_size,
@@ -112,6 +113,8 @@ class Settings:
     seed : int
     device : str
     verbose : bool
+    on_interrupt : {"raise", "keep"}, default="raise"
+        What Ctrl-C ends: the fit, or its training alone.
     shared : bool, default=False
         Whether other fits may come with the same seed, and share the teacher then. Not for a head
         of one's own, which may depend on what nobody knows of.
@@ -130,6 +133,7 @@ class Settings:
     seed: int
     device: str
     verbose: bool
+    on_interrupt: str = "raise"
     shared: bool = False
 
 
@@ -152,8 +156,8 @@ class Learned:
         For vectors that were not in the table.
     history : list of dict
         Loss, task score and bits per word of each epoch.
-    notes : list of str
-        What the user should know of the training.
+    course : Course
+        How the training went.
     """
 
     choices: Choices
@@ -163,7 +167,11 @@ class Learned:
     mean: NDArray[np.float64]
     encoder: RowEncoder
     history: list[dict[str, float]]
-    notes: list[str]
+    course: Course
+
+
+class _CutShortError(Exception):
+    """A step was interrupted, so that nobody else may take it for done."""
 
 
 class _Encoded(NamedTuple):
@@ -261,7 +269,7 @@ class _Learner:
         self.random = np.random.default_rng(settings.seed)
         self.generator = torch.Generator(self.device).manual_seed(settings.seed)
         self.history: list[dict[str, float]] = []
-        self.notes: list[str] = []
+        self.course = Course(keep=settings.on_interrupt == "keep")
 
     def run(self) -> Learned:
         """Go through the stages."""
@@ -377,7 +385,7 @@ class _Learner:
             fine_tune,
             teacher,
             self.split,
-            Trainer(settings.patience, self.bar, stage="fine-tuning", notes=self.notes),
+            Trainer(settings.patience, self.bar, stage="fine-tuning", course=self.course),
             n_epochs=settings.max_iter,
             random=self.random,
             device=self.device,
@@ -494,7 +502,7 @@ class _Learner:
                 yield student.loss(batch, heat, self.generator, told)[0] + size()
 
         train = partial(
-            Trainer(settings.patience, self.bar, self.history, what, self.notes).run,
+            Trainer(settings.patience, self.bar, self.history, what, self.course).run,
             student,
             torch.optim.Adam(self._parameters(student)),
             settings.max_iter,
@@ -504,7 +512,7 @@ class _Learner:
         self._trained(what, student, train)
 
     def _trained(
-        self, step: str, model: nn.Module, train: Callable[[], object], given: Any = None
+        self, step: str, model: nn.Module, train: Callable[[], None], given: Any = None
     ) -> None:
         """Train a model, or give it the weights that it came to before.
 
@@ -513,6 +521,9 @@ class _Learner:
         """
         draws, n_done = Draws(self.random, self.generator), self.bar.n
         once: Callable[[Callable[[], Tensors]], Tensors]
+        if self.course.interrupted:
+            train()
+            return
         if self.checkpoint is not None:
             once = partial(self.checkpoint.once, step)
         elif given is not None:
@@ -523,10 +534,15 @@ class _Learner:
 
         def state() -> Tensors:
             train()
+            if self.course.interrupted:
+                raise _CutShortError
             weights = {f"model.{name}": part for name, part in model.state_dict().items()}
             return {**weights, **draws.state(), "history": as_text(self.history)}
 
-        kept = once(state)
+        try:
+            kept = once(state)
+        except _CutShortError:
+            return  # the model is trained as far as it came to be
         weights = {n.removeprefix("model."): kept[n] for n in kept if n.startswith("model.")}
         model.load_state_dict(weights)
         model.eval()  # as training leaves it
@@ -661,7 +677,9 @@ class _Learner:
                 bar.update(part.stop - part.start)
 
     def _once(self, step: str, make: Callable[[], Tensors]) -> Tensors:
-        return make() if self.checkpoint is None else self.checkpoint.once(step, make)
+        if self.checkpoint is None or self.course.interrupted:
+            return make()
+        return self.checkpoint.once(step, make)
 
     @cached_property
     def mean(self) -> NDArray[np.float64]:
@@ -696,7 +714,7 @@ class _Learner:
             mean=mean,
             encoder=encoder,
             history=self.history,
-            notes=self.notes,
+            course=self.course,
         )
 
     def _tensor(self, values: Any) -> torch.Tensor:

@@ -153,6 +153,25 @@ def batch_size(n_documents: int, n_batches: int = 8, smallest: int = 8) -> int:
 
 
 @dataclass
+class Course:
+    """How the training of a fit goes, which all its stages share.
+
+    Parameters
+    ----------
+    keep : bool, default=False
+        Whether Ctrl-C ends the training, and not the fit.
+    interrupted : bool, default=False
+        Whether it has: no stage trains any more.
+    notes : list of str
+        What the user should know.
+    """
+
+    keep: bool = False
+    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Trainer:
     """Epochs of optimisation that end with the best state seen.
 
@@ -164,15 +183,14 @@ class Trainer:
         The progress bar to move on, shared by all stages of a fit.
     stage : str, default="training"
         What the notes call it.
-    notes : list of str
-        What the user should know, shared by all stages of a fit.
+    course : Course
     """
 
     patience: int
     bar: tqdm
     history: list[dict[str, float]] = field(default_factory=list)
     stage: str = "training"
-    notes: list[str] = field(default_factory=list)
+    course: Course = field(default_factory=Course)
 
     def run(
         self,
@@ -200,6 +218,28 @@ class Trainer:
         ValueError
             If the loss is finite neither before training nor after an epoch of it.
         """
+        state = deepcopy(model.state_dict())
+        if not self.course.interrupted:
+            n_done = len(self.history)
+            try:
+                for better in self._best_states(model, optimizer, n_epochs, losses, evaluate):
+                    state = better
+            except KeyboardInterrupt:
+                if not self.course.keep:
+                    raise
+                self._note_interrupt(len(self.history) - n_done, n_epochs)
+        model.load_state_dict(state)
+        model.eval()
+
+    def _best_states(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        n_epochs: int,
+        losses: Callable[[int], Iterator[torch.Tensor]],
+        evaluate: Callable[[], dict[str, float]],
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Train, and give each state that is better than those before."""
         model.eval()
         best, state, waited = _or_infinity(evaluate()["loss"]), deepcopy(model.state_dict()), 0
         for epoch in range(n_epochs):
@@ -213,12 +253,12 @@ class Trainer:
             self.bar.update()
             if figures["loss"] < best:
                 best, state, waited = figures["loss"], deepcopy(model.state_dict()), 0
+                yield state
             else:
                 waited += 1
             if waited >= self.patience:
                 self.bar.update(n_epochs - epoch - 1)
                 break
-        model.load_state_dict(state)
 
     def _check_start(self, best: float) -> None:
         if not math.isfinite(best):
@@ -260,8 +300,15 @@ class Trainer:
             f"the loss of {self.stage} was not finite in epoch {epoch + 1}, so training went back "
             "to its best state, with a tenth of the learning rate"
         )
-        if not any(self.stage in known for known in self.notes):
-            self.notes.append(note)
+        if not any(self.stage in known for known in self.course.notes):
+            self.course.notes.append(note)
+
+    def _note_interrupt(self, n_done: int, n_epochs: int) -> None:
+        self.course.interrupted = True
+        self.course.notes.append(
+            f"Ctrl-C cut the training of {self.stage} short, after {n_done} of {n_epochs} epochs: "
+            "the best of them is kept, and no later stage was trained"
+        )
 
 
 def _or_infinity(loss: float) -> float:
