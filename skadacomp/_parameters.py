@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from skadacomp._version import __version__
 
 # The table is not kept, and these change nothing in what is learned.
-_LEFT_OUT = ("embeddings", "on_interrupt", "verbose")
+_LEFT_OUT = ("checkpoint", "device", "embeddings", "on_interrupt", "verbose")
 
 
 def made_with(estimator: BaseEstimator) -> dict[str, Any]:

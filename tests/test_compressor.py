@@ -361,6 +361,7 @@ def test_bad_code_lengths(table, code_lengths, message):
 
 def test_the_file_says_how_it_was_made(table, task, tmp_path):
     given = {"code_lengths": np.array([0, 3]), "learning_rate": np.float32(0.5), "verbose": 1}
+    given["checkpoint"] = str(tmp_path / "kept")  # a path, which may be private
     fit = compressor(embeddings=table, tokenizer=str.split, **given).fit(*task)
     fit.compressed_.save(tmp_path / "table")
     assert CompressedTable.open(tmp_path / "table").parameters == {
