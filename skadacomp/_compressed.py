@@ -55,6 +55,10 @@ _INT8_MOST = 127
 # Bound of the numbers in codebooks, scales and mean: far beyond any embedding, and so far within
 # float32 that no sum of codewords overflows.
 LARGEST = 1e30
+
+# Rows that are all alike take no bits: a file of no size could say that it has any number of them,
+# and whoever asks for one would wait for memory for all.
+_FREE_ROWS, _MOST_ROWS_A_BYTE = 2**22, 1000
 # Half precision holds 11 bits; a mean that loses more (overflow, underflow) is kept in float32.
 _MEAN_TOLERANCE = 2.0**-11
 # Items decoded at a time by `vectors`, which bounds what it needs beside its result.
@@ -694,8 +698,9 @@ class CompressedTable:
 
     @cached_property
     def _slot_of_row(self) -> NDArray[np.int64]:
+        rows = self._row_of_slot  # first, for it sees whether there are as many rows as it says
         slots = np.full(self.n_words, -1, np.int64)
-        slots[self._row_of_slot] = np.arange(self._row_of_slot.size)
+        slots[rows] = np.arange(rows.size)
         return slots
 
     def _slots_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -1124,6 +1129,9 @@ def _check_rows(tensors: Tensors, metadata: Metadata, groups: list[Group]) -> No
     candidates, counts, *_ = metadata
     if len(counts) != len(candidates) or sum(counts) >= _MAX_WORDS:
         raise ValueError(f"counts {counts} do not fit candidates {candidates}")
+    n_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    if sum(counts) > max(_FREE_ROWS, _MOST_ROWS_A_BYTE * n_bytes):
+        raise ValueError(f"counts {counts} are more rows than {n_bytes} bytes can tell of")
     _check_stored(tensors, metadata)
     expected = groups[-1].end if groups else 0
     if tensors["codes"].size != expected:

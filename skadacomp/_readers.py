@@ -11,7 +11,8 @@ import os
 import pickle
 import re
 import struct
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from skadacomp._files import whole_file
+from skadacomp._format import UNREADABLE, FormatError
 from skadacomp._text_files import (
     COMPRESSED,
     is_number,
@@ -33,7 +35,7 @@ from skadacomp._text_files import (
     zip_member,
 )
 
-__all__ = ["Given", "Read", "named", "object_reader", "read_path"]
+__all__ = ["Given", "Read", "content_of", "named", "object_reader", "read_path"]
 
 # Names of a transformer's input table, the surest first; "bert.embeddings.word_embeddings.weight"
 # and the like end in one of them.
@@ -128,7 +130,8 @@ def read_path(path: Path, given: Given) -> Read:
     FileNotFoundError, ImportError, ValueError
         See `EmbeddingTable.open`.
     """
-    form = _form_of(path, given)
+    with content_of(path):
+        form = _form_of(path, given)
     for name, what in _FOR_WHAT.items():
         value = getattr(given, name)
         if value is not None and value is not False and name not in form.takes:
@@ -136,9 +139,28 @@ def read_path(path: Path, given: Given) -> Read:
             raise ValueError(
                 f"{name} is for {what}, and path={str(path)!r} is none{carries}: leave {name} out."
             )
-    if given.cache is False:
-        return form.read(path, given)
-    return _cached(path, given, form.read)
+    with content_of(path):
+        if given.cache is False:
+            return form.read(path, given)
+        return _cached(path, given, form.read)
+
+
+@contextmanager
+def content_of(path: Path) -> Iterator[None]:
+    """Turn what reading raises where the content is not what it should be into a FormatError.
+
+    Raises
+    ------
+    FormatError
+        It names the file.
+    """
+    try:
+        yield
+    except FormatError:
+        raise
+    except UNREADABLE as error:
+        text = str(error)
+        raise FormatError(text if path.name in text else f"{path}: {text}") from error
 
 
 def _form_of(path: Path, given: Given) -> Format:
@@ -203,11 +225,22 @@ def _repeats(path: Path, n_repeated: int, n_rows: int) -> str:
 
 
 def _read_npy(path: Path, given: Given) -> Read:
+    _check_npy(path)
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (EOFError, ValueError, SyntaxError, TypeError, OverflowError, TokenError) as error:
         raise ValueError(f"{path} cannot be read as .npy: {error}") from error
     return _with_words(path, vectors, given)
+
+
+def _check_npy(path: Path) -> None:
+    """Refuse a header that says it is longer than the file: numpy makes room for all of it."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    # From version 2.0 on its length has four bytes; before, two.
+    length = int.from_bytes(start[8:12], "little") if start[6:7] > b"\1" else 0
+    if start.startswith(b"\x93NUMPY") and length > path.stat().st_size:
+        raise ValueError(f"{path}: its header of {length} bytes exceeds the file. Is it damaged?")
 
 
 def _with_words(path: Path, vectors: npt.NDArray[Any], given: Given) -> Read:
@@ -282,7 +315,7 @@ def _read_json(path: Path) -> Any:
 def _read_json_words(path: Path) -> list[str]:
     content = _read_json(path)
     words = content.get("words") if isinstance(content, dict) else content
-    if not isinstance(words, list):
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError(f"{path} must hold a JSON list of words.")
     return words
 

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from sklearn.utils import check_array
 
 from skadacomp._mapped import take_rows
-from skadacomp._readers import Given, Read, named, object_reader, read_path
+from skadacomp._readers import Given, Read, content_of, named, object_reader, read_path
 
 __all__ = ["DetachedTable", "EmbeddingTable", "as_table", "is_frame", "is_table"]
 
@@ -170,9 +170,11 @@ class EmbeddingTable:
             If the package that reads it is not installed.
         TypeError
             If an argument is of a type that is not among the above.
+        FormatError
+            If `path` is of no kind above, its content is not what it says or is cut off, or it is
+            unpacked to more than 100 times its size. A ValueError, too.
         ValueError
-            If `path` is of no kind above, its content is not what it says or is cut off, it is
-            unpacked to more than 100 times its size, or an argument is not for its kind.
+            If an argument is not for its kind.
 
         Examples
         --------
@@ -190,7 +192,8 @@ class EmbeddingTable:
         read = read_path(Path(path).expanduser(), given)
         if read.note:
             warnings.warn(read.note, stacklevel=2)
-        return cls(read.words, read.vectors)
+        with content_of(Path(path)):
+            return cls(read.words, read.vectors)
 
     @classmethod
     def from_object(

@@ -7,6 +7,8 @@ import pytest
 
 from skadacomp import EmbeddingTable
 
+collect_ignore = ["fuzz"]  # scripts that tox -e fuzz runs
+
 N_WORDS, N_DIMS, N_DOCUMENTS = 300, 8, 240
 
 
