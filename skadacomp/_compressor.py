@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
+import sklearn
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
@@ -54,6 +55,7 @@ from skadacomp._table import (
 from skadacomp._targets import IN_PLACE, KINDS, PAIRS, Kind
 from skadacomp._tasks import HEADS, GivenTask, TaskReader, are_several, several_tasks
 from skadacomp._texts import as_list
+from skadacomp._version import __version__
 
 if TYPE_CHECKING:
     from skadacomp._learning import Checkpoint, Learned, Settings, Task
@@ -75,6 +77,8 @@ _NOT_LEARNED_FROM = {
 }
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
 
+
+_VERSIONS = "_pickled_with"  # key of a pickle's state
 
 _BATCH = 2**14  # documents that are read together
 
@@ -862,6 +866,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         state = {**super().__getstate__()}
         for cache in _CACHES:
             state.pop(cache, None)
+        if "compressed_" in state:
+            state[_VERSIONS] = _versions()
         table = state.get("embeddings")
         fitted = "compressed_" in state
         if fitted and table is not None and not isinstance(table, (str, os.PathLike)):
@@ -872,6 +878,23 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
                 table.fingerprint if is_known else None,
             )
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Warn, as scikit-learn does, where a fitted compressor comes from other releases."""
+        state = {**state}
+        then, now = state.pop(_VERSIONS, {}), _versions()
+        changed = [
+            f"{name} {then[name]} → {now.get(name)}" for name in then if then[name] != now.get(name)
+        ]
+        if changed:
+            warnings.warn(
+                f"{type(self).__name__} was pickled with other releases, then → now: "
+                f"{', '.join(changed)}. It may give other results, or none. The file that "
+                "compressed_.save writes is what later releases are sure to open.",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)
 
     def _sk_visual_block_(self) -> Any:
         """Show the sizes of a fitted compressor under its name in scikit-learn's HTML diagrams.
@@ -907,6 +930,15 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         tags.target_tags.required = reads_documents
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _versions() -> dict[str, str]:
+    """Releases that what a pickle holds may depend on."""
+    return {
+        "skadacomp": __version__,
+        "scikit-learn": sklearn.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def _batches(documents: Iterator[Any]) -> Iterator[list[Any]]:

@@ -2,16 +2,20 @@
 
 import gc
 import pickle
+import warnings
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
+import skops.io
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable
 
+DATA = Path(__file__).parent / "data"
 QUICK = {"max_iter": 2, "random_state": 0}
 
 
@@ -118,3 +122,82 @@ def test_the_artifact_gives_what_the_compressor_gives(pipeline, task, tmp_path):
 
 def test_cloning_a_fitted_compressor_keeps_the_table(pipeline, table):
     assert clone(pipeline)[0].embeddings is table
+
+
+def test_skops_round_trip_with_the_types_named(pipeline, task):
+    content = skops.io.dumps(pipeline)
+    trusted = [
+        "skadacomp._compressed.CompressedTable",
+        "skadacomp._compressor.AdaptiveCodebookCompressor",
+        "skadacomp._encoder.RowEncoder",
+        "skadacomp._encoder.RowIndex",
+        "skadacomp._table.DetachedTable",
+    ]
+    assert skops.io.get_untrusted_types(data=content) == trusted
+    loaded = skops.io.loads(content, trusted=trusted)
+    np.testing.assert_array_equal(loaded.predict_proba(task[0]), pipeline.predict_proba(task[0]))
+    np.testing.assert_array_equal(loaded[0].codes_, pipeline[0].codes_)
+    with pytest.raises(Exception, match="Untrusted types"):
+        skops.io.loads(content)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("skadacomp._compressor.__version__", "skadacomp"),
+        ("sklearn.__version__", "scikit-learn"),
+        ("numpy.__version__", "numpy"),
+    ],
+)
+def test_a_pickle_of_another_release_warns_by_name(pipeline, monkeypatch, module, name):
+    compressor = pipeline[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "0.0.1")
+        content = pickle.dumps(compressor)
+    with pytest.warns(UserWarning, match=f"then → now: {name} 0.0.1 → [^,]*\\. It may") as warned:
+        loaded = pickle.loads(content)
+    assert len(warned) == 1
+    np.testing.assert_array_equal(loaded.codes_, compressor.codes_)
+    pickle.loads(pickle.dumps(loaded))  # it is of this release from now on
+
+
+def test_pickles_of_this_release_and_clones_warn_of_nothing(pipeline):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pickle.loads(pickle.dumps(pipeline))
+        clone(pipeline)
+        pickle.loads(pickle.dumps(AdaptiveCodebookCompressor()))
+
+
+def golden_compressor():
+    """Fit what the golden files hold; run this file to write them, for a new format."""
+    words = [f"word{i}" for i in range(60)]
+    vectors = np.random.default_rng(0).normal(size=(60, 4))
+    compressor = AdaptiveCodebookCompressor(code_lengths=(0, 1, 2), max_iter=3, random_state=0)
+    return compressor.fit(EmbeddingTable(words, vectors))
+
+
+def test_golden_pickle_and_artifact_of_format_1():
+    shipped = CompressedTable.open(DATA / "compressor-format-1.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it came from another release
+        loaded = joblib.load(DATA / "compressor-format-1.joblib")
+    np.testing.assert_array_equal(loaded.codes_, shipped.codes)
+    assert loaded.compressed_.words == shipped.words
+    known = shipped.words[:5]
+    np.testing.assert_array_equal(loaded.compressed_.vectors(known), shipped.vectors(known))
+    np.testing.assert_allclose(
+        loaded.inverse_transform(loaded.transform([known])),
+        shipped.documents([known]),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    vectors = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)  # those it knows
+    rows = loaded.inverse_transform(loaded.transform(vectors))
+    np.testing.assert_allclose(rows, shipped.vectors(np.arange(60)), rtol=1e-5, atol=1e-6)
+
+
+if __name__ == "__main__":
+    golden = golden_compressor()
+    joblib.dump(golden, DATA / "compressor-format-1.joblib")
+    golden.compressed_.save(DATA / "compressor-format-1.safetensors")
