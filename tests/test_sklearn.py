@@ -124,7 +124,8 @@ def test_pipeline_with_a_cache(table, task, tmp_path, monkeypatch):
     for _ in range(2):  # the second time it is fitted from what came out of the cache
         cached.fit(texts, labels)
         np.testing.assert_array_equal(cached.predict_proba(texts), first)
-        assert cached[0].embeddings is table
+        assert isinstance(cached[0].embeddings, EmbeddingTable)
+        assert cached[0].embeddings.fingerprint == table.fingerprint
     assert len(fits) == 1
     again = EmbeddingTable(table.words, table.vectors)  # as another session opens it
     _pipeline(again).set_params(memory=memory).fit(texts, labels)
