@@ -23,6 +23,14 @@ from skadacomp._learning.trainer import Trainer
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals and limits")
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A runner that was started in the background ignores Ctrl-C, and so does what it starts."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 def compressor(**parameters):
     defaults = {"code_lengths": (0, 1, 2), "max_iter": 4, "random_state": 0, "device": "cpu"}
     return AdaptiveCodebookCompressor(**{**defaults, **parameters})
