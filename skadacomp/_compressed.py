@@ -1013,13 +1013,15 @@ def _packed_codes(
         Distinct rows of each candidate's length, or nothing where every slot's row is packed.
     tensors : dict of str to ndarray
     """
-    whole = {"codes": _runs(coded, candidates, width)[1]}
     firsts, stored_rows = _equal_rows(coded)
-    counts, codes = _runs(coded[firsts], candidates, width)
-    shared = {"codes": codes, "stored_rows": pack(stored_rows, _place_width(firsts.size))}
-    if sum(tensor.nbytes for tensor in shared.values()) < whole["codes"].nbytes:
-        return counts, shared
-    return (), whole
+    place_width = _place_width(firsts.size)
+    whole, stored = (_edges(rows, candidates) for rows in (coded, coded[firsts]))
+    saved = _runs_nbytes(whole, candidates, width) - _runs_nbytes(stored, candidates, width)
+    if saved <= packed_nbytes(len(coded), place_width):
+        return (), {"codes": _runs(coded, whole, candidates, width)}
+    codes = _runs(coded[firsts], stored, candidates, width)
+    counts = tuple(np.diff(stored).tolist())
+    return counts, {"codes": codes, "stored_rows": pack(stored_rows, place_width)}
 
 
 def _equal_rows(
@@ -1030,9 +1032,7 @@ def _equal_rows(
     for column in coded.T:  # numbers sort faster than rows, and need less room
         keys = keys * _KEY_FACTOR + column
     _, firsts, which = np.unique(keys, return_index=True, return_inverse=True)
-    if not np.array_equal(
-        coded[firsts][which], coded
-    ):  # two rows with one key: take all as they are
+    if not np.array_equal(coded[firsts][which], coded):  # two rows have one key: take all
         return np.arange(len(coded)), np.arange(len(coded))
     order = np.argsort(firsts)
     places = np.empty_like(order)
@@ -1040,17 +1040,28 @@ def _equal_rows(
     return firsts[order], places[which]
 
 
-def _runs(
-    coded: NDArray[np.integer], candidates: tuple[int, ...], width: int
-) -> tuple[tuple[int, ...], NDArray[np.uint8]]:
-    """Pack rows in the order of their lengths: one run a length, each from a whole byte on."""
+def _edges(coded: NDArray[np.integer], candidates: tuple[int, ...]) -> list[int]:
+    """Where, of rows in the order of their lengths, those of each length begin and end."""
     lengths = (coded >= 0).sum(axis=1)
-    edges = lengths.searchsorted([*candidates, candidates[-1] + 1])
+    edges: list[int] = lengths.searchsorted([*candidates, candidates[-1] + 1]).tolist()
+    return edges
+
+
+def _runs(
+    coded: NDArray[np.integer], edges: list[int], candidates: tuple[int, ...], width: int
+) -> NDArray[np.uint8]:
+    """Pack rows: one run a length, each from a whole byte on."""
     runs = [
         pack(coded[begin:end, :length], width)
-        for length, (begin, end) in zip(candidates, pairwise(edges.tolist()), strict=True)
+        for length, (begin, end) in zip(candidates, pairwise(edges), strict=True)
     ]
-    return tuple(np.diff(edges).tolist()), np.concatenate(runs)
+    return np.concatenate(runs)
+
+
+def _runs_nbytes(edges: list[int], candidates: tuple[int, ...], width: int) -> int:
+    """Bytes that `_runs` makes."""
+    spans = zip(candidates, pairwise(edges), strict=True)
+    return sum(packed_nbytes((end - begin) * length, width) for length, (begin, end) in spans)
 
 
 def _place_width(n_rows: int) -> int:

@@ -76,10 +76,7 @@ _NOT_LEARNED_FROM = {
     "verbose",
 }
 _CACHES = ("_word_features", "_rows_of_words")  # remade from what is kept, so left out of pickles
-
-
 _VERSIONS = "_pickled_with"  # key of a pickle's state
-
 _BATCH = 2**14  # documents that are read together
 
 

@@ -222,7 +222,9 @@ class Trainer:
         if not self.course.interrupted:
             n_done = len(self.history)
             try:
-                for better in self._best_states(model, optimizer, n_epochs, losses, evaluate):
+                for better in self._best_states(
+                    model, state, optimizer, n_epochs, losses, evaluate
+                ):
                     state = better
             except KeyboardInterrupt:
                 if not self.course.keep:
@@ -234,14 +236,15 @@ class Trainer:
     def _best_states(
         self,
         model: nn.Module,
+        state: dict[str, torch.Tensor],
         optimizer: torch.optim.Optimizer,
         n_epochs: int,
         losses: Callable[[int], Iterator[torch.Tensor]],
         evaluate: Callable[[], dict[str, float]],
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """Train, and give each state that is better than those before."""
+        """Train from `state`, and give each state that is better than those before."""
         model.eval()
-        best, state, waited = _or_infinity(evaluate()["loss"]), deepcopy(model.state_dict()), 0
+        best, waited = _or_infinity(evaluate()["loss"]), 0
         for epoch in range(n_epochs):
             figures = self._epoch(model, optimizer, losses(epoch), evaluate)
             if figures is None:

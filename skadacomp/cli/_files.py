@@ -58,7 +58,7 @@ def open_shipped(path: str) -> tuple[CompressedTable, FrozenClassifier | None]:
     from skadacomp._frozen import FrozenClassifier
 
     try:
-        tensors, _ = read(path)
+        tensors, _ = read(path, verify=False)  # opening it does that
         if not tensors.keys() & set(CLASSIFIER_TENSORS):
             return CompressedTable.open(path), None
         classifier = FrozenClassifier.open(path)
