@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from skadacomp._extras import missing
 from skadacomp._files import whole_file
 from skadacomp._format import UNREADABLE, FormatError
 from skadacomp._text_files import (
@@ -105,10 +106,7 @@ def _optional(module: str, extra: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f"{what} needs the package {extra}, which is not installed: "
-            f'pip install "skadacomp[{extra}]"'
-        ) from error
+        raise missing(extra, what, extra) from error
 
 
 # -- paths -----------------------------------------------------------------------------------

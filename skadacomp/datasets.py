@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
+from skadacomp._extras import missing
 from skadacomp._table import EmbeddingTable
 
 __all__ = ["load_bbc_news", "load_glove"]
@@ -53,7 +54,7 @@ def load_glove() -> EmbeddingTable:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise _missing("pyarrow", "load_glove") from error
+        raise missing("pyarrow", "load_glove", "demo") from error
     words = parquet.read_table(data / "glove_6B_index.parquet", columns=["index"])["index"]
     vectors = np.load(data / "glove_6B_50d_emb.npy", mmap_mode="r")
     return EmbeddingTable(words.to_pylist(), vectors)
@@ -106,12 +107,5 @@ def package_folder(package: str, loader: str, extra: str = "demo") -> Path:
     """Find the folder of an installed package by its name on PyPI, without importing it."""
     spec = find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise _missing(package, loader, extra)
+        raise missing(package, loader, extra)
     return Path(spec.submodule_search_locations[0])
-
-
-def _missing(package: str, loader: str, extra: str = "demo") -> ImportError:
-    return ImportError(
-        f"{loader} needs the package {package}, which is not installed: "
-        f'pip install "skadacomp[{extra}]"'
-    )

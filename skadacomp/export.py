@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from skadacomp._compressed import CompressedTable
+from skadacomp._extras import missing
 from skadacomp._files import whole_file
 from skadacomp._freeze import classifier_of
 from skadacomp._frozen import FrozenClassifier
@@ -134,7 +135,7 @@ def to_onnx(
     try:
         made = model_of(table, frozen, input, output, _pooling(model, frozen))
     except ModuleNotFoundError as error:
-        raise _missing("onnx", "to_onnx", "onnx") from error
+        raise missing("onnx", "to_onnx", "onnx") from error
     with whole_file(path) as file:
         file.write(made.SerializeToString())
 
@@ -216,7 +217,7 @@ def to_keyed_vectors(model: Any) -> KeyedVectors:
     try:
         from gensim.models import KeyedVectors
     except ModuleNotFoundError as error:
-        raise _missing("gensim", "to_keyed_vectors", "gensim") from error
+        raise missing("gensim", "to_keyed_vectors", "gensim") from error
     table = _table(model)
     words = _words(table)
     vectors = KeyedVectors(table.n_dims, dtype=np.float32)
@@ -429,13 +430,6 @@ def _check_output(output: str, frozen: FrozenClassifier | None) -> None:
         )
 
 
-def _missing(package: str, function: str, extra: str) -> ImportError:
-    return ImportError(
-        f"{function} needs the package {package}, which is not installed: "
-        f'pip install "skadacomp[{extra}]"'
-    )
-
-
 # ---------------------------------------------------------------------------------------------
 # What other programs read
 
@@ -458,7 +452,7 @@ def _static_model(words: list[str], vectors: NDArray[np.float32], lowercase: boo
         from tokenizers.normalizers import Lowercase
         from tokenizers.pre_tokenizers import Split
     except ModuleNotFoundError as error:
-        raise _missing("model2vec", "to_model2vec", "model2vec") from error
+        raise missing("model2vec", "to_model2vec", "model2vec") from error
     unknown, known = "[UNK]", set(words)
     while unknown in known:
         unknown = f"[{unknown}]"

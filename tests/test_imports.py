@@ -54,6 +54,7 @@ ROOMS = [
     "_texts",
     "_mapped",
     "_codes",
+    "_extras",
     "_files",
     "_version",
 ]

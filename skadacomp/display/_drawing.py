@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from skadacomp._extras import missing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.legend import Legend
@@ -16,10 +18,7 @@ def new_axes(display: str) -> Axes:
     try:
         from matplotlib import pyplot
     except ImportError as error:
-        raise ImportError(
-            f"{display} needs the package matplotlib, which is not installed: "
-            'pip install "skadacomp[plot]"'
-        ) from error
+        raise missing("matplotlib", display, "plot") from error
     _, ax = pyplot.subplots(figsize=(8, 5), layout="constrained")
     return ax
 
