@@ -1,7 +1,11 @@
 """Sphinx configuration."""
 
 import os
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # for news_classifier
 
 os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the gallery's output
 
@@ -57,7 +61,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,
 }
-html_static_path = ["_static"]
+html_static_path = ["_static", "../skadacomp/skadacomp.js"]
 html_css_files = ["skadacomp.css"]
 html_sidebars = {"*": []}  # beside pages of the first level there would be an empty one
 html_show_sourcelink = False
@@ -67,3 +71,18 @@ smartquotes = False  # a default in quotes can be copied
 linkcheck_timeout = 20  # seconds
 linkcheck_retries = 3
 linkcheck_anchors_ignore_for_url = [r"https://github\.com/"]  # scripts put these anchors there
+
+
+def make_news_classifier(app):
+    """Make what the page "In the browser" runs, if it is not there from an earlier build."""
+    static = Path(app.outdir, "_static")
+    facts = static / "news.json"  # the last that is written
+    if app.builder.format == "html" and not facts.exists():
+        from news_classifier import write
+
+        static.mkdir(parents=True, exist_ok=True)
+        write(static / "news.safetensors", facts)
+
+
+def setup(app):
+    app.connect("builder-inited", make_news_classifier)

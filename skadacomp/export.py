@@ -1,8 +1,8 @@
-"""Compressed tables for other programs: ONNX, gensim, word2vec text, model2vec and numpy.
+"""Compressed tables for other programs: browsers, ONNX, gensim, word2vec text, model2vec and numpy.
 
 All take a CompressedTable, a fitted compressor or a fitted Pipeline that holds one, or a
-FrozenClassifier. Only ONNX keeps the codes; all others hold the vectors that they stand for, in
-float32, of the words that have a code.
+FrozenClassifier; a browser takes a classifier. Only browsers and ONNX get the codes; all others the
+vectors that they stand for, in float32, of the words that have a code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline
 from skadacomp._compressed import CompressedTable
 from skadacomp._extras import missing
 from skadacomp._files import whole_file
-from skadacomp._freeze import classifier_of
+from skadacomp._freeze import classifier_of, freeze
 from skadacomp._frozen import FrozenClassifier
 from skadacomp._onnx import model_of
 from skadacomp.metrics import find_compressed, find_compressor
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gensim.models import KeyedVectors
 
 __all__ = [
+    "to_browser",
     "to_keyed_vectors",
     "to_model2vec",
     "to_numpy",
@@ -41,6 +42,7 @@ __all__ = [
 _INPUTS = ("ids", "rows", "counts")
 _OUTPUTS = ("vectors", "features", "scores", "probabilities")
 _WORD = r"[\p{L}\p{N}_]{2,}"  # what our own splitter finds, in the dialect of tokenizers
+_SCRIPT = Path(__file__).with_name("skadacomp.js")
 _AT_A_TIME = 4096  # words decoded and written together
 
 
@@ -138,6 +140,59 @@ def to_onnx(
         raise missing("onnx", "to_onnx", "onnx") from error
     with whole_file(path) as file:
         file.write(made.SerializeToString())
+
+
+def to_browser(model: Any, folder: str | os.PathLike[str]) -> None:
+    """Write the two files with which a page classifies text: the classifier, and what reads it.
+
+    ``classifier.safetensors`` is what `FrozenClassifier.save` writes. ``skadacomp.js``, an ES
+    module without dependencies, reads it in the visitor's browser; no server does more than send
+    the two.
+
+    Parameters
+    ----------
+    model : FrozenClassifier or fitted Pipeline
+        With words. A Pipeline is what `freeze` takes.
+    folder : str or path-like
+        Made if it is not there; former files of these names are replaced.
+
+    Raises
+    ------
+    NotFittedError
+        If `model` is not fitted.
+    OSError
+        If a file cannot be written.
+    ValueError
+        If `freeze` refuses `model`, or it has no words.
+
+    See Also
+    --------
+    skadacomp.to_onnx : For onnxruntime-web, which runs any model.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
+    >>> from skadacomp.export import to_browser
+    >>> table = EmbeddingTable(["tea", "cup", "train", "fare"], [[1.0], [0.9], [-1.0], [-0.9]])
+    >>> compressor = AdaptiveCodebookCompressor(table, n_codewords=2, max_iter=1, random_state=0)
+    >>> pipe = make_pipeline(compressor, LogisticRegression())
+    >>> pipe = pipe.fit(["tea cup", "cup", "train fare", "fare"], ["eat", "eat", "ride", "ride"])
+    >>> with TemporaryDirectory() as folder:
+    ...     to_browser(pipe, folder)
+    ...     print(*sorted(file.name for file in Path(folder).iterdir()))
+    classifier.safetensors skadacomp.js
+    """
+    frozen = model if isinstance(model, FrozenClassifier) else freeze(model)
+    _words(frozen.table)
+    made = Path(folder)
+    made.mkdir(parents=True, exist_ok=True)
+    frozen.save(made / "classifier.safetensors")
+    with whole_file(made / _SCRIPT.name) as file:
+        file.write(_SCRIPT.read_bytes())
 
 
 def to_words_json(model: Any, path: str | os.PathLike[str]) -> None:
