@@ -102,11 +102,13 @@ def driver(tmp_path_factory):
     for flag in FLAGS:
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    # The driver's place is given, or else selenium would look for one to download.
-    chromium = webdriver.Chrome(options, Service(programs[1]))
-    chromium.set_script_timeout(PATIENCE)
-    yield chromium
-    chromium.quit()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "localhost,127.0.0.1")  # whatever leads out of this machine
+        # The driver's place is given, or else selenium would look for one to download.
+        chromium = webdriver.Chrome(options, Service(programs[1]))
+        chromium.set_script_timeout(PATIENCE)
+        yield chromium
+        chromium.quit()
 
 
 @pytest.fixture(scope="module")
