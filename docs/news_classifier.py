@@ -65,7 +65,7 @@ def write(classifier: Path, facts: Path) -> None:
             "articles": float((model.predict(test) == truth).mean()),
         }
         for name, model, nbytes in (
-            ("the table as it came", whole, table.nbytes),
+            ("full precision", whole, table.nbytes),
             ("this file", frozen, frozen.file_nbytes),
         )
     ]
