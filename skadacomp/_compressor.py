@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice, pairwise
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import sklearn
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import (
     check_array,
@@ -59,6 +59,13 @@ from skadacomp._version import __version__
 
 if TYPE_CHECKING:
     from skadacomp._learning import Checkpoint, Learned, Settings, Task
+
+    # scikit-learn has no types; with its decorator, fit would have none either.
+    Method = TypeVar("Method", bound=Callable[..., Any])
+
+    def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], Method]: ...
+else:
+    from sklearn.base import _fit_context
 
 # What is best for the linear head, and for others: reconstruction weight and learning rate.
 _LINEAR_DEFAULTS = (0.1, 3e-3)
