@@ -264,6 +264,11 @@ def test_predict_takes_texts_or_lines(folder, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
     assert cli.main(["predict", f"{path}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == expected
+    # Options stand where the user puts them; what follows -- is none.
+    assert cli.main(["predict", f"{path}", "--json", *texts]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+    assert cli.main(["predict", f"{path}", "--", "--json shares of the bank"]) == 0
+    assert capsys.readouterr().out == "business\n"
 
 
 def test_predict_wants_a_classifier(tmp_path, capsys):
@@ -305,6 +310,19 @@ def test_compare_wants_the_table_that_was_compressed(folder, tmp_path, capsys):
     task = f"--task={folder / 'test.tsv'}"
     said = failure(capsys, "compare", folder / "words.safetensors", tmp_path / "other.npy", task)
     assert "(3, 50)" in said
+
+
+def test_compare_wants_words_and_classes(folder, tmp_path, capsys):
+    words, glove, task = (folder / name for name in ("words.safetensors", "glove.txt", "test.tsv"))
+    bare, rows = tmp_path / "bare.safetensors", tmp_path / "rows.npy"
+    books = np.ones((1, 2, 50))
+    CompressedTable.from_codes([[0]], books, np.zeros(50), code_lengths=(1,)).save(bare)
+    np.save(rows, np.ones((3, 50)))
+    alone = tmp_path / "alone.tsv"
+    alone.write_text("up\tgood film\nup\tgood plot\n", "utf-8")
+    assert "holds no words" in failure(capsys, "compare", bare, glove, f"--task={task}")
+    assert "give --words" in failure(capsys, "compare", words, rows, f"--task={task}")
+    assert "two classes" in failure(capsys, "compare", words, glove, f"--task={alone}")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -388,6 +406,7 @@ def test_warnings_are_one_line(monkeypatch, capsys, tmp_path):
         ["compress", "table.txt"],
         ["compress", "table.txt", "-o", "x", "--bits", "8", "--max-bytes", "1kB"],
         ["compress", "table.txt", "-o", "x", "--bits", "-1"],
+        ["compress", "table.txt", "-o", "x", "--bits", "eight"],
         ["compress", "table.txt", "-o", "x", "--max-bytes", "1 cup"],
         ["compress", "table.txt", "-o", "x", "--code-lengths", "0;2"],
         ["compare", "words.safetensors", "table.txt"],

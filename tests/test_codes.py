@@ -172,6 +172,8 @@ def test_a_single_candidate_takes_nothing():
 def test_encode_lengths_refuses_what_is_no_candidate(choices, n_candidates):
     with pytest.raises(ValueError, match="must be from"):
         encode_lengths(choices, n_candidates)
+    with pytest.raises(ValueError, match="one dimension"):
+        encode_lengths([[0, 1]], 4)
 
 
 @pytest.mark.parametrize("n_words", [40, 3000])

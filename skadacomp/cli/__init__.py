@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from skadacomp.cli import compare, compress, demo, info, predict, vectors
+from skadacomp.cli._arguments import Parser
 
 _EXAMPLES = """\
 examples:
@@ -76,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"skadacomp {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=Parser
+    )
     for command in (compress, info, vectors, predict, compare, demo):
         command.add_to(commands)
     return parser

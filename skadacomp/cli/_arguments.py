@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -14,6 +14,25 @@ _TASK_HELP = (
     "a line each: label, tab, text. Or, where it ends in .csv or columns are named, a table with "
     "a header line"
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes options before, after and between other arguments: ``predict FILE --json TEXT``.
+
+    Alone, argparse takes TEXT to be missing as soon as it has met FILE and an option.
+    """
+
+    _mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read what is known; return that and the rest."""
+        if self._mixing:  # it is called again for the options, and for all others
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
 
 
 class Between:
