@@ -62,7 +62,7 @@ def failure(capsys, *arguments):
     assert cli.main([*map(str, arguments)]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("skadacomp: error: ")
+    assert printed.err.splitlines()[-1].startswith("skadacomp: error: ")  # after the bars
     assert "Traceback" not in printed.err
     return printed.err
 
@@ -283,7 +283,10 @@ def test_compare(folder, capsys, trained):
     arguments = ["compare", f"{path}", f"{glove}", f"--task={folder / 'test.tsv'}"]
     arguments += [f"--train={folder / 'train.tsv'}"] if trained else []
     assert cli.main([*arguments, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "glove.txt: 100%" in printed.err  # progress of what takes long
+    assert "classifying:" in printed.err
+    found = json.loads(printed.out)
     assert (found["n_test"], found["n_train"]) == (107, 213 if trained else None)
     assert found["n_folds"] == (None if trained else 5)
     error = skadacomp.metrics.reconstruction_error(

@@ -38,7 +38,8 @@ def open_table(parsed: Namespace) -> EmbeddingTable:
             f"{path} is compressed already: TABLE must be the table at full precision."
         )
     try:
-        return EmbeddingTable.open(path, parsed.words)
+        verbose = int(not getattr(parsed, "quiet", False))
+        return EmbeddingTable.open(path, parsed.words, verbose=verbose)
     except (ImportError, OSError):
         raise
     except Exception as error:  # the readers of foreign formats raise whatever they like

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,8 @@ def run(parsed: Namespace) -> None:
     columns = parsed.text_column, parsed.label_column
     test = read_task(parsed.task, *columns)
     train = ([], []) if parsed.train is None else read_task(parsed.train, *columns)
+    texts, labels = [*train[0], *test[0]], [*train[1], *test[1]]
+    folds = _folds(labels, len(train[0]), parsed.task)
     compressed, classifier = open_shipped(parsed.file)
     if compressed.words is None:
         raise ValueError(f"{parsed.file} holds no words, so no text can be classified with it.")
@@ -74,18 +77,14 @@ def run(parsed: Namespace) -> None:
     if table.words is None:
         raise ValueError(f"{parsed.table} has no words to find in the documents: give --words.")
 
-    import numpy as np
-
     from skadacomp.metrics import reconstruction_error
 
     errors = {
         words: reconstruction_error(table, compressed, words=words) for words in ("kept", "all")
     }
-    texts, labels = [*train[0], *test[0]], np.array([*train[1], *test[1]])
-    folds = _folds(labels, len(train[0]), parsed.task)
     accuracy = _accuracies(table, compressed, texts, labels, folds)
     if classifier is not None:
-        right = classifier.predict(test[0]) == labels[len(train[0]) :]
+        right = classifier.predict(test[0]) == test[1]
         accuracy["classifier in the file"] = float(right.mean())
     found = {
         "n_test": len(test[0]),
@@ -98,7 +97,7 @@ def run(parsed: Namespace) -> None:
     print(json.dumps(found, indent=2) if parsed.json else _as_text(found))
 
 
-def _folds(labels: NDArray[Any], n_train: int, path: Path) -> list[Fold]:
+def _folds(labels: list[str], n_train: int, path: Path) -> list[Fold]:
     """Cut the documents into those that train and those that test."""
     import numpy as np
     from sklearn.model_selection import StratifiedKFold
@@ -121,15 +120,21 @@ def _accuracies(
     table: EmbeddingTable,
     compressed: CompressedTable,
     texts: list[str],
-    labels: NDArray[Any],
+    labels: list[str],
     folds: list[Fold],
 ) -> dict[str, float]:
     """Classify with each kind of features."""
-    return {
-        "full precision": _accuracy(_means(table, texts), labels, folds, _tuned),
-        "compressed vectors": _accuracy(compressed.documents(texts), labels, folds, _fixed),
-        "code features": _accuracy(compressed.code_features(texts), labels, folds, _fixed),
-    }
+    import numpy as np
+    from tqdm import tqdm
+
+    y = np.array(labels)
+    with tqdm(total=3 * len(folds), desc="classifying", unit="fit", leave=False) as bar:
+        score = partial(_accuracy, labels=y, folds=folds, done=bar.update)
+        return {
+            "full precision": score(_means(table, texts), model=_tuned),
+            "compressed vectors": score(compressed.documents(texts), model=_fixed),
+            "code features": score(compressed.code_features(texts), model=_fixed),
+        }
 
 
 def _means(table: EmbeddingTable, texts: list[str]) -> NDArray[np.float32]:
@@ -145,18 +150,20 @@ def _means(table: EmbeddingTable, texts: list[str]) -> NDArray[np.float32]:
 
 def _accuracy(
     features: NDArray[Any],
+    *,
     labels: NDArray[Any],
     folds: Iterable[Fold],
     model: Callable[[NDArray[Any]], Any],
+    done: Callable[[], Any],
 ) -> float:
-    """Share of the tested documents that are classified right."""
+    """Share of the tested documents that are classified right; `done` is called after each fit."""
     import numpy as np
 
-    right = [
-        model(labels[train]).fit(features[train], labels[train]).predict(features[test])
-        == labels[test]
-        for train, test in folds
-    ]
+    right = []
+    for train, test in folds:
+        fitted = model(labels[train]).fit(features[train], labels[train])
+        right.append(fitted.predict(features[test]) == labels[test])
+        done()
     return float(np.concatenate(right).mean())
 
 
