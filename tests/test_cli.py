@@ -307,6 +307,19 @@ def test_compare(folder, capsys, trained):
     assert all(f"{score:.4f}" in printed for score in accuracy.values())
 
 
+def test_words_alone_are_compressed_and_compared(folder, tmp_path, capsys):
+    """As the README has it: no classifier in the file."""
+    out, glove = tmp_path / "words.safetensors", folder / "glove.txt"
+    made = ["compress", f"{glove}", f"--task={folder / 'train.tsv'}", "--max-bytes=10kB"]
+    assert cli.main([*made, "--quiet", "-o", f"{out}"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert 9_500 <= out.stat().st_size <= 10_000
+    tasks = [f"--task={folder / 'test.tsv'}", f"--train={folder / 'train.tsv'}"]
+    assert cli.main(["compare", f"{out}", f"{glove}", *tasks, "--json"]) == 0
+    accuracy = json.loads(capsys.readouterr().out)["accuracy"]
+    assert set(accuracy) == {"full precision", "compressed vectors", "code features"}
+
+
 def test_compare_wants_the_table_that_was_compressed(folder, tmp_path, capsys):
     np.save(tmp_path / "other.npy", np.ones((3, 50)))
     (tmp_path / "other.words.txt").write_text("a\nb\nc")
