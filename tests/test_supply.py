@@ -112,7 +112,7 @@ def names_in(archive):
 @checkout
 def test_a_wheel_holds_the_package_and_nothing_else(wheel):
     package = {path for path in project_files() if path.parts[0] == "skadacomp"}
-    assert {path.suffix for path in package} == {".py", ".typed"}
+    assert {path.suffix for path in package} == {".js", ".py", ".typed"}
     assert PurePosixPath("skadacomp/py.typed") in package  # users' type checkers look for it
     info = PurePosixPath(f"skadacomp-{skadacomp.__version__}.dist-info")
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
