@@ -32,6 +32,7 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.01, "n_codewords": 16},
     {"size_penalty": 0.007},
     {"size_penalty": 0.015, "n_codewords": 8},
+    {"size_penalty": 0.012, "n_codewords": 8},
 ]
 _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.02, "n_codewords": 8},
