@@ -112,9 +112,9 @@ class Watched:
             self.most = max(self.most, private_memory())
 
 
-def private_memory() -> float:
-    """Bytes of memory that this process shares with no other."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+def private_memory(process: int | str = "self") -> float:
+    """Bytes of memory that a process shares with no other."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     kilobytes = (int(line.split()[1]) for line in lines if line.startswith("Private_"))
     return 1024.0 * sum(kilobytes)
 
