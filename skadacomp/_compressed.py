@@ -438,7 +438,8 @@ class CompressedTable:
         """
         n_wanted = _at_least_one(k, "k")
         query = self._query(item)
-        scores = self._products(query) / np.maximum(np.linalg.norm(query) * self._norms, 1e-30)
+        query /= np.linalg.norm(query.astype(np.float64)) or 1.0
+        scores = self._products(query) / np.maximum(self._norms, np.finfo(np.float32).tiny)
         if isinstance(item, str):
             scores[self._slot(item)] = -np.inf
         n = min(n_wanted, scores.size - isinstance(item, str))
@@ -476,7 +477,8 @@ class CompressedTable:
         norms = np.empty(self._n_slots, np.float32)
         for start in range(0, norms.size, _CHUNK):
             block = self._decoded(np.arange(start, min(start + _CHUNK, norms.size)))
-            norms[start : start + _CHUNK] = np.linalg.norm(block, axis=1)
+            # Squares of numbers that float32 holds are numbers that float64 holds.
+            norms[start : start + _CHUNK] = np.linalg.norm(block.astype(np.float64), axis=1)
         return norms
 
     # -----------------------------------------------------------------------------------------

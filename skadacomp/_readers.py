@@ -507,9 +507,29 @@ def _check_fasttext(path: Path) -> None:
 # -- folders ---------------------------------------------------------------------------------
 
 
+@contextmanager
+def _read_by(package: str, folder: Path) -> Iterator[None]:
+    """Turn whatever else a package raises where files are not those that it wrote.
+
+    Raises
+    ------
+    ValueError
+        It names the folder.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError, OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{folder} cannot be read by {package}: {error!r}. Is it cut off or damaged?"
+        ) from error
+
+
 def _read_static_model(folder: Path, given: Given) -> Read:
     model2vec = _optional("model2vec", "model2vec", f"Opening {folder.name}")
-    return _of_static_model(model2vec.StaticModel.from_pretrained(folder))
+    with _read_by("model2vec", folder):
+        return _of_static_model(model2vec.StaticModel.from_pretrained(folder))
 
 
 def _shard_index(folder: Path) -> Path:
@@ -521,15 +541,8 @@ def _read_transformer(folder: Path, given: Given) -> Read:
     """Read the input table of a transformer; the pieces of its tokenizer are the words."""
     file = folder / "model.safetensors"
     if not file.exists():
-        index = _read_json(_shard_index(folder))
-        shards = index.get("weight_map", {}) if isinstance(index, dict) else {}
-        found = _usual(shards) if given.tensor is None else [given.tensor]
-        if len(found) != 1 or found[0] not in shards:
-            raise ValueError(
-                f"tensor={given.tensor!r} picks none of the {len(shards)} tensors of "
-                f"{_shard_index(folder)}: name that of the table with tensor=."
-            )
-        file, given = folder / shards[found[0]], given._replace(tensor=found[0])
+        file, tensor = _shard(folder, given.tensor)
+        given = given._replace(tensor=tensor)
     if given.words is None and given.tokenizer is None:
         tokenizer = folder / "tokenizer.json"
         if not tokenizer.exists():
@@ -541,6 +554,25 @@ def _read_transformer(folder: Path, given: Given) -> Read:
     return _read_safetensors(file, given)
 
 
+def _shard(folder: Path, tensor: str | None) -> tuple[Path, str]:
+    """Give the file that the table lies in, and which tensor it is."""
+    path = _shard_index(folder)
+    index = _read_json(path)
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        shards = {}
+    found = _usual(shards) if tensor is None else [tensor]
+    if len(found) != 1 or found[0] not in shards:
+        raise ValueError(
+            f"tensor={tensor!r} picks none of the {len(shards)} tensors of {path}: name that of "
+            "the table with tensor=."
+        )
+    name = shards[found[0]]
+    if name not in [file.name for file in folder.iterdir() if file.is_file()]:
+        raise ValueError(f"{path}: {found[0]!r} lies in {name!r:.80}, which is no file beside it.")
+    return folder / name, found[0]
+
+
 def _spacy_folder(folder: Path) -> Path | None:
     """Folder with the vectors of a spaCy package, Language, Vocab or Vectors."""
     candidates = (folder, folder / "vocab", *sorted(folder.glob("*/vocab")))
@@ -549,7 +581,8 @@ def _spacy_folder(folder: Path) -> Path | None:
 
 def _read_spacy(folder: Path, given: Given) -> Read:
     vectors = _optional("spacy.vectors", "spacy", f"Opening {folder.name}").Vectors()
-    return _of_spacy_vectors(vectors.from_disk(_spacy_folder(folder)))
+    with _read_by("spacy", folder):
+        return _of_spacy_vectors(vectors.from_disk(_spacy_folder(folder)))
 
 
 # -- objects ---------------------------------------------------------------------------------
@@ -602,7 +635,7 @@ def _of_spacy_vectors(vectors: Any) -> Read:
             "This spaCy pipeline has no word vectors; those with names in _md and _lg have."
         )
     try:
-        words = [vectors.strings[key] for key, _ in keys_and_rows]
+        words = [vectors.strings.as_string(key) for key, _ in keys_and_rows]
     except KeyError as error:
         raise ValueError(
             f"spaCy's vectors have a key without its word in their strings: {error}. Add the "

@@ -42,9 +42,10 @@ COMPRESSED = (*_UNPACKERS, ".zip")
 _DETECTION_LINES = 100
 
 # Text tables shrink to a third or so. What grows a hundredfold was made to fill the memory, and so
-# was a line of more bytes than any vector takes.
+# was a line of more bytes than any vector takes. What little files may grow to is parsed in less
+# than a second.
 _MOST_GROWTH = 100
-_FREE_BYTES = 2**26
+_FREE_BYTES = 2**21
 _LONGEST_LINE = 2**22
 
 _BUFFER_BYTES = 2**17

@@ -1028,6 +1028,23 @@ def test_the_nearest_have_the_largest_cosine():
     assert without.nearest(without.vectors([row])[0])[0] == (row, pytest.approx(1))
 
 
+@pytest.mark.parametrize("scale", [2.0**-99, 2.0**96])  # their squares are beyond float32
+def test_the_nearest_are_the_same_at_any_scale(scale):
+    codes, books, mean = random_case(200, candidates=(0, 2))
+    words = [f"w{row}" for row in range(200)]
+    usual, scaled = (
+        CompressedTable.from_codes(codes, books * by, mean * by, words, code_lengths=(0, 2))
+        for by in (1.0, scale)
+    )
+    for word in usual.words[:3]:
+        expected, found = usual.nearest(word, 5), scaled.nearest(word, 5)
+        assert [name for name, _ in found] == [name for name, _ in expected]
+        np.testing.assert_allclose(
+            [cosine for _, cosine in found], [cosine for _, cosine in expected], rtol=1e-3
+        )
+    assert scaled.nearest(scaled[word], 1)[0][1] == pytest.approx(1)
+
+
 def test_nearest_refuses_what_has_no_direction():
     table = random_table()
     with pytest.raises(KeyError, match="unheard"):

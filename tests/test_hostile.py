@@ -29,6 +29,11 @@ KINDS = [
     ".npy",
     ".safetensors",
     ".words.json",
+    ".bin",
+    ".tokenizer.json",
+    ".index.json",
+    ".tsv",
+    ".csv",
 ]
 
 

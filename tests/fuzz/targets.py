@@ -9,16 +9,20 @@ import io
 import json
 import lzma
 import random
+import signal
 import time
 import tracemalloc
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from gensim.models import FastText, KeyedVectors, fasttext
 from safetensors.numpy import save as save_tensors
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from skadacomp import CompressedTable, EmbeddingTable, FormatError, FrozenClassifier, _format
 from skadacomp._format import FORMAT
@@ -26,6 +30,7 @@ from skadacomp._frozen import Description
 from skadacomp.cli import main
 
 MOST_SECONDS = 1.0  # of the processor, for one input
+_HUNG = 10.0  # seconds of it after which an input is given up
 # Bytes that an honest small file may take beside twice its size: the dictionaries of packers.
 SLACK = {".txt.xz": 2**24, ".txt.bz2": 2**23}
 WORDS = ["coffee", "green tea", "wörd", "nul\0", "line\nbreak", "tab\t", "x" * 40, "plain"] + [
@@ -72,8 +77,24 @@ def _saved(thing: CompressedTable | FrozenClassifier, folder: Path) -> bytes:
     return (folder / "valid.safetensors").read_bytes()
 
 
+def _binary_files(folder: Path) -> list[bytes]:
+    """Make the binary formats of word2vec and of fastText."""
+    sentences = [["coffee", "tea"], ["milk", "and", "coffee"]]
+    keyed = KeyedVectors(3)
+    keyed.add_vectors(["coffee", "tea"], np.arange(6, dtype=np.float32).reshape(2, 3))
+    keyed.save_word2vec_format(str(folder / "valid.bin"), binary=True)
+    found = [(folder / "valid.bin").read_bytes()]
+    model = FastText(sentences, vector_size=3, min_count=1, bucket=9, workers=1)
+    fasttext.save_facebook_model(model, str(folder / "valid.bin"))
+    return [*found, (folder / "valid.bin").read_bytes()]
+
+
 def valid_files(folder: Path) -> dict[str, list[bytes]]:
-    """Contents by suffix; those of ``.shipped`` and ``.frozen`` are our own format."""
+    """Contents by suffix; those of ``.shipped`` and ``.frozen`` are our own format.
+
+    ``.tokenizer.json`` and ``.index.json`` lie in the folder of a transformer, ``.tsv`` and
+    ``.csv`` are documents that the command line reads.
+    """
     shipped = tables()
     columns = shipped[0].n_codebooks * shipped[0].n_codewords + 1
     description = Description(["no", "yes"], "mean", True, "logistic")
@@ -86,9 +107,6 @@ def valid_files(folder: Path) -> dict[str, list[bytes]]:
         for w, v in zip("abcdefghijklmnopqrst", vectors.tolist(), strict=True)
     )
     raw = text.encode()
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("table.txt", raw)
     array = io.BytesIO()
     np.save(array, vectors)
     return {
@@ -96,17 +114,30 @@ def valid_files(folder: Path) -> dict[str, list[bytes]]:
         ".frozen": [_saved(classifier, folder)],
         ".txt": [raw, f"20 3\n{text}".encode()],
         ".vec": [b"1 2\ncaf\xc3\xa9 1 2\n"],
-        ".txt.gz": [gzip.compress(raw)],
-        ".txt.bz2": [bz2.compress(raw)],
-        ".txt.xz": [lzma.compress(raw)],
-        ".zip": [archive.getvalue()],
+        **{kind: [pack(raw)] for kind, pack in _PACK.items()},
         ".npy": [array.getvalue()],
         ".safetensors": [
             save_tensors({"table": vectors}),
             save_tensors({"wte.weight": vectors, "other": vectors.astype(np.float16)}),
         ],
         ".words.json": [json.dumps([f"w{i}" for i in range(20)]).encode()],
+        ".bin": _binary_files(folder),
+        ".tokenizer.json": [_tokenizer()],
+        ".index.json": [json.dumps({"weight_map": {_TENSOR: "model-1.safetensors"}}).encode()],
+        ".tsv": [b"up\tgood coffee\ndown\tno t\xc3\xa9a\n" * 2],
+        ".csv": [b'label,text\nup,"good, ""coffee"""\ndown,no tea\n' * 2],
     }
+
+
+_TENSOR = "model.embed_tokens.weight"
+
+
+def _tokenizer() -> bytes:
+    """Make the tokenizer.json of a transformer with 20 rows."""
+    pieces = {"[UNK]": 0, **{f"w{i}": i for i in range(1, 20)}}
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer.to_str().encode()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -200,10 +231,25 @@ def _mutated_text(random: random.Random, content: bytes) -> bytes:
             b"9" * 500,
             b"\n\n",
             b"99999 3\n",
+            b"\t",
+            b'"',
         ]
     )
     at = random.randrange(len(content) + 1)
     return content[:at] + odd + content[at + random.choice((0, len(odd))) :]
+
+
+def _mutated_json(random: random.Random, content: bytes) -> bytes:
+    """Change a value somewhere in JSON, and leave it JSON."""
+    outer = [json.loads(content)]
+    at: Any = outer
+    while True:
+        key = random.choice(list(at) if isinstance(at, dict) else list(range(len(at))))
+        if not isinstance(at[key], (dict, list)) or not at[key] or random.random() < 0.3:
+            break
+        at = at[key]
+    at[key] = _changed(random, at[key])
+    return json.dumps(outer[0]).encode("utf-8", "surrogatepass")
 
 
 def _mutated_header(random: random.Random, content: bytes) -> bytes:
@@ -262,6 +308,28 @@ def signed(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[begin:]
 
 
+def _zipped(content: bytes) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("table.txt", content)
+    return archive.getvalue()
+
+
+_PACK = {
+    ".txt.gz": gzip.compress,
+    ".txt.bz2": bz2.compress,
+    ".txt.xz": lzma.compress,
+    ".zip": _zipped,
+}
+
+
+@cache
+def _bomb(kind: str, n_bytes: int) -> bytes:
+    """Pack so many bytes of a text table, which take next to none."""
+    line = b"a 0 0 0\n"
+    return _PACK[kind](line * (n_bytes // len(line)))
+
+
 def mutated(random: random.Random, kind: str, contents: dict[str, list[bytes]]) -> bytes:
     """Make a spoiled file of a kind."""
     content = random.choice(contents[kind])
@@ -269,11 +337,14 @@ def mutated(random: random.Random, kind: str, contents: dict[str, list[bytes]]) 
     others = random.choice(list(contents.values()))
     if (ours or kind == ".safetensors") and random.random() < 0.5:
         content = _mutated_header(random, content)
-    elif kind in (".txt", ".vec", ".words.json") and random.random() < 0.5:
+    elif kind.endswith(".json") and random.random() < 0.5:
+        content = _mutated_json(random, content)
+    elif kind in (".txt", ".vec", ".words.json", ".tsv", ".csv") and random.random() < 0.5:
         content = _mutated_text(random, content)
     elif ".txt." in kind and random.random() < 0.3:  # well packed, its content spoiled
-        pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[Path(kind).suffix]
-        return pack(_mutated_text(random, contents[".txt"][0]))
+        return _PACK[kind](_mutated_text(random, contents[".txt"][0]))
+    elif kind in _PACK and random.random() < 0.002:
+        return _bomb(kind, random.choice((2**20, 2**23)))
     else:
         content = _mutated_bytes(random, content, others)
     how = random.random()
@@ -288,6 +359,29 @@ def mutated(random: random.Random, kind: str, contents: dict[str, list[bytes]]) 
 # What may come of it
 
 
+class Hung(BaseException):
+    """An input took `_HUNG` seconds of the processor. No code catches it as it does errors."""
+
+
+@contextlib.contextmanager
+def _given_up() -> Iterator[None]:
+    """Give up what takes too long, where the system has such a clock."""
+
+    def give_up(number: int, frame: object) -> None:
+        raise Hung(f"hung: given up after {_HUNG:g} s")
+
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    former = signal.signal(signal.SIGVTALRM, give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _HUNG)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, former)
+
+
 class Finding(NamedTuple):
     """What went wrong with an input."""
 
@@ -296,20 +390,54 @@ class Finding(NamedTuple):
     content: bytes
 
 
-def _use_shipped(path: Path) -> None:
-    use_table(CompressedTable.open(path))
+def _checksum_of(path: Path) -> str | None:
+    """Give the checksum that an opened file carries."""
+    header, _ = _format._parsed_header(np.fromfile(path, np.uint8))
+    found: str | None = header["__metadata__"].get("crc32")
+    return found
 
 
-def _use_frozen(path: Path) -> None:
+class Known:
+    """What valid files give, by the checksum that they carry: no other answer may come of it."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[str | None, str], bytes] = {}
+        self.learning = True
+
+    def check(self, path: Path, what: str, answer: Callable[[], bytes]) -> None:
+        """Learn an answer of a valid file, or compare that of a spoiled one."""
+        key = (_checksum_of(path), what)
+        if self.learning and key[0]:
+            self._answers[key] = answer()
+        elif key in self._answers:
+            assert answer() == self._answers[key], f"wrong {what}"
+
+
+def _use_shipped(path: Path, known: Known) -> None:
+    table = CompressedTable.open(path)
+    use_table(table)
+
+    def answer() -> bytes:
+        vectors = table.vectors(np.arange(table.n_words))
+        return repr(table.words).encode() + vectors.tobytes()
+
+    known.check(path, "words or vectors", answer)
+
+
+def _use_frozen(path: Path, known: Known) -> None:
     classifier = FrozenClassifier.open(path)
-    scores = classifier.decision_function(["coffee plain", "green", ""])
+    texts = ["coffee plain", "green", ""]
+    scores = classifier.decision_function(texts)
     assert not np.isnan(scores).any(), "NaN scores"
     assert len(classifier.predict(["coffee"])) == 1
+    known.check(path, "scores", lambda: classifier.decision_function(texts).tobytes())
 
 
-def _use_embeddings(path: Path) -> None:
+def _use_embeddings(path: Path, known: Known) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of words that repeat
+        warnings.simplefilter("ignore", ResourceWarning)  # gensim leaves files open,
+        warnings.simplefilter("ignore", RuntimeWarning)  # and adds what overflows
         table = EmbeddingTable.open(path)
     assert np.isfinite(table.vectors).all(), "vectors that are not finite"
     assert table.words is None or len(table.words) == len(set(table.words)) == table.n_words
@@ -327,17 +455,39 @@ def use_table(table: CompressedTable) -> None:
     for word in known:
         assert table.rows([word])[0] < n, "a row beyond the table"
     assert repr(table)
+    if n < 10**4 and table.words is not None:
+        assert np.isfinite(table.documents([["coffee", "nul\0"], []])).all()
+        assert np.isfinite(table.code_features([[0, n - 1]])).all()
+        near = table.nearest(known[0], 2) if known and table[known[0]].any() else []
+        assert all(abs(cosine) < 1.001 for _, cosine in near), "cosines that are none"
 
 
-def _use_cli(path: Path) -> None:
-    """Status 0 or 1, and a message: an exception that escapes is a finding."""
+def _command(path: Path, *arguments: object) -> int:
+    """Status 0 or 1, and a message that names a file: an exception that escapes is a finding."""
     said, told = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
-        status = main(["info", str(path)])
-    assert status == 0 or (status == 1 and told.getvalue().startswith("skadacomp: error: "))
+        status = main([str(argument) for argument in arguments])
+    message = told.getvalue()
+    assert status in (0, 1), f"status {status}"
+    if status:
+        assert message.startswith("skadacomp: error: "), message
+        assert path.parent.name in message, f"a message that names no file: {message}"
+        assert "Unable to allocate" not in message, message
+    return status
 
 
-Use = Callable[[Path], None]
+def _use_cli(path: Path, known: Known) -> None:
+    if _command(path, "info", path) == 0:
+        _command(path, "vectors", "--missing", "mean", path, "0", "1")
+        _command(path, "predict", path, "coffee plain")
+
+
+def _use_cli_with_documents(path: Path, known: Known) -> None:
+    """Read the documents of a task; there is no table, so that it always ends in a message."""
+    assert _command(path, "compress", path.parent / "none.txt", "--task", path, "-o", "o") == 1
+
+
+Use = Callable[[Path, Known], None]
 
 
 def uses(kind: str) -> tuple[Use, ...]:
@@ -345,6 +495,8 @@ def uses(kind: str) -> tuple[Use, ...]:
     return {
         ".shipped": (_use_shipped, _use_cli),
         ".frozen": (_use_frozen, _use_shipped, _use_cli),
+        ".tsv": (_use_cli_with_documents,),
+        ".csv": (_use_cli_with_documents,),
     }.get(kind, (_use_embeddings,))
 
 
@@ -354,29 +506,41 @@ class Judge:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.n_tried = self.n_refused = 0
-        np.save(folder / "named.npy", np.ones((20, 3), np.float32))
+        self.known = Known()
+        rows = np.ones((20, 3), np.float32)
+        np.save(folder / "named.npy", rows)
+        for name, file in (("model", "model.safetensors"), ("shards", "model-1.safetensors")):
+            (folder / name).mkdir()
+            (folder / name / file).write_bytes(save_tensors({_TENSOR: rows, "other": rows}))
+        (folder / "shards" / "tokenizer.json").write_bytes(_tokenizer())
         # Modules that are imported on first use would count as the first input's.
         for kind, contents in valid_files(folder).items():
             for content in contents:
                 found = self.judge(kind, content)
                 assert found is None, found
+        self.known.learning = False
 
     def _path(self, kind: str) -> Path:
         name = {
             ".shipped": "in.safetensors",
             ".frozen": "in.safetensors",
             ".words.json": "named.words.json",
+            ".tokenizer.json": "model/tokenizer.json",
+            ".index.json": "shards/model.safetensors.index.json",
         }
         return self.folder / name.get(kind, f"in{kind}")
 
     def _wrong(self, use: Use, path: Path) -> str:
         try:
-            use(path)
+            with _given_up():
+                use(path, self.known)
         except FormatError as error:
             self.n_refused += use in (_use_shipped, _use_embeddings)
             if self.folder.name not in str(error):
                 return f"a message that names no file: {error}"
-        except Exception as error:  # whatever else comes is what is looked for
+        except BaseException as error:  # whatever else comes is what is looked for
+            if isinstance(error, KeyboardInterrupt):
+                raise
             return f"{type(error).__name__}: {error}"
         return ""
 
@@ -390,7 +554,11 @@ class Judge:
         """
         path = self._path(kind)
         path.write_bytes(content)
-        opened = self.folder / "named.npy" if kind == ".words.json" else path
+        opened = {
+            ".words.json": self.folder / "named.npy",
+            ".tokenizer.json": path.parent,
+            ".index.json": path.parent,
+        }.get(kind, path)
         began = time.process_time()
         what = ""
         if memory:
