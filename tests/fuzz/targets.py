@@ -462,8 +462,8 @@ def use_table(table: CompressedTable) -> None:
         assert all(abs(cosine) < 1.001 for _, cosine in near), "cosines that are none"
 
 
-def _command(path: Path, *arguments: object) -> int:
-    """Status 0 or 1, and a message that names a file: an exception that escapes is a finding."""
+def _command(path: Path, *arguments: object) -> str:
+    """Give the message, which names a file; none where all went well. Else it is a finding."""
     said, told = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
         status = main([str(argument) for argument in arguments])
@@ -473,18 +473,21 @@ def _command(path: Path, *arguments: object) -> int:
         assert message.startswith("skadacomp: error: "), message
         assert path.parent.name in message, f"a message that names no file: {message}"
         assert "Unable to allocate" not in message, message
-    return status
+    return message if status else ""
 
 
 def _use_cli(path: Path, known: Known) -> None:
-    if _command(path, "info", path) == 0:
+    if not _command(path, "info", path):
         _command(path, "vectors", "--missing", "mean", path, "0", "1")
         _command(path, "predict", path, "coffee plain")
 
 
 def _use_cli_with_documents(path: Path, known: Known) -> None:
-    """Read the documents of a task; there is no table, so that it always ends in a message."""
-    assert _command(path, "compress", path.parent / "none.txt", "--task", path, "-o", "o") == 1
+    """Read the documents of a task. There is no table, which is said where they are well."""
+    message = _command(path, "compress", path.parent / "none.txt", "--task", path, "-o", "o")
+    assert message, "a table that is not there"
+    if "none.txt" not in message:
+        raise FormatError(message)
 
 
 Use = Callable[[Path, Known], None]
@@ -535,7 +538,7 @@ class Judge:
             with _given_up():
                 use(path, self.known)
         except FormatError as error:
-            self.n_refused += use in (_use_shipped, _use_embeddings)
+            self.n_refused += use is not _use_frozen  # which is opened as a table, too
             if self.folder.name not in str(error):
                 return f"a message that names no file: {error}"
         except BaseException as error:  # whatever else comes is what is looked for
