@@ -478,7 +478,8 @@ class CompressedTable:
         for start in range(0, norms.size, _CHUNK):
             block = self._decoded(np.arange(start, min(start + _CHUNK, norms.size)))
             # Squares of numbers that float32 holds are numbers that float64 holds.
-            norms[start : start + _CHUNK] = np.linalg.norm(block.astype(np.float64), axis=1)
+            squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
+            norms[start : start + _CHUNK] = np.sqrt(squares)
         return norms
 
     # -----------------------------------------------------------------------------------------

@@ -181,8 +181,9 @@ class TaskReader:
             held_out,
             average,
             self._head_maker(kind, encoder.n_outputs, average),
+            any_dims=isinstance(self.head, str | None),
         )
-        if not isinstance(self.head, str | None):
+        if not task.any_dims:
             check_head(task, self.table.vectors, encoder.n_outputs)
         return kind, task
 

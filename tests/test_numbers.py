@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable
+from skadacomp._learning import learner
 
 N_WORDS, N_DIMS = 120, 6
 RANDOM = np.random.default_rng(0)
@@ -102,7 +103,10 @@ def test_what_is_no_real_number_is_refused(dtype):
 PROCESS = """
 import hashlib, sys
 import numpy as np
+import torch
 import skadacomp
+if len(sys.argv) > 1:
+    torch.set_num_threads(int(sys.argv[1]))
 random = np.random.default_rng(0)
 vectors = random.normal(size=(1500, 32)).astype(np.float32)
 documents = random.integers(0, 800, (200, 8)).tolist()
@@ -114,20 +118,27 @@ for head in ("linear", "convolutional"):
 """
 
 
-def test_processes_and_numbers_of_threads_give_the_same_codes(capsys):
+def test_processes_and_numbers_of_threads_give_the_same_codes(capsys, monkeypatch):
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     n_threads = "3" if os.environ.get("OMP_NUM_THREADS") == "1" else "1"  # other than here
-    run = subprocess.run(
-        [sys.executable, "-c", PROCESS],
-        env={**os.environ, **dict.fromkeys(names, n_threads), "PYTHONHASHSEED": "7"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", PROCESS, *arguments],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for arguments, environment in (
+            ([], {**dict.fromkeys(names, n_threads), "PYTHONHASHSEED": "7"}),
+            (["2"], {}),
+        )
+    ]
+    monkeypatch.setattr(sys, "argv", ["pytest"])
     exec(PROCESS, {})
     here = capsys.readouterr().out.split()
     assert len(here) == 2
-    assert run.stdout.split() == here
+    assert found == [here] * 2
 
 
 # ---------------------------------------------------------------------------------------------
@@ -192,16 +203,54 @@ def test_numbers_too_small_to_compute_with_are_refused():
         fitted(VECTORS * np.float32(1e-40) / np.abs(VECTORS).max() * 4.5)
 
 
-def test_10_000_dimensions_ship(tmp_path):
-    """Fitting so many takes minutes; what ships is read as any other table is."""
-    random = np.random.default_rng(0)
-    codebooks = random.normal(size=(2, 4, 10_000)).astype(np.float32)
-    codes = random.integers(0, 4, (50, 2)).astype(np.int16)
-    table = CompressedTable.from_codes(codes, codebooks, np.zeros(10_000), code_lengths=(2,))
-    table.save(tmp_path / "wide.safetensors")
-    found = CompressedTable.open(tmp_path / "wide.safetensors").vectors([0, 49])
-    expected = codebooks[0, codes[[0, 49], 0]] + codebooks[1, codes[[0, 49], 1]]
-    np.testing.assert_allclose(found, expected, atol=0.05)
+@pytest.mark.parametrize("parameters", [{}, {"max_bytes": 45_000}, {"init": "random"}])
+def test_10_000_dimensions(tmp_path, parameters):
+    vectors = np.random.default_rng(0).normal(size=(N_WORDS, 10_000)).astype(np.float32)
+    found = fitted(vectors, max_iter=1, **parameters)
+    assert_finite(found)
+    assert found.codebooks_.shape[2] == 10_000
+    some = vectors[[0, 49]]
+    np.testing.assert_array_equal(
+        found.transform(some).toarray(), found.transform(vectors).toarray()[[0, 49]]
+    )
+    found.compressed_.save(tmp_path / "wide.safetensors")
+    opened = CompressedTable.open(tmp_path / "wide.safetensors")
+    assert opened.file_nbytes <= parameters.get("max_bytes", np.inf)
+    np.testing.assert_array_equal(opened.vectors([0, 49]), found.compressed_.vectors([0, 49]))
+
+
+def test_a_wide_table_is_learned_along_the_axes_of_its_rows(monkeypatch):
+    """As well as it is in all its dimensions."""
+    vectors = np.random.default_rng(0).normal(size=(60, 200)).astype(np.float32)
+    documents = [[word % 60 for word in document] for document in DOCUMENTS]
+    labels = [bool(vectors[document, 0].mean() > 0) for document in documents]
+    new = np.random.default_rng(1).normal(size=(40, 200)).astype(np.float32)
+
+    def errors(found):
+        return [
+            np.square(given - found.inverse_transform(found.transform(given))).mean()
+            for given in (vectors, new)
+        ]
+
+    usual = [fitted(vectors, *task, max_iter=20) for task in ((documents, labels), (None, None))]
+    monkeypatch.setattr(learner, "_WIDE", 100)
+    wide = [fitted(vectors, *task, max_iter=20) for task in ((documents, labels), (None, None))]
+    for one, other in zip(usual, wide, strict=True):
+        assert not np.array_equal(one.codebooks_, other.codebooks_)
+        np.testing.assert_allclose(errors(one), errors(other), rtol=0.05)
+        assert one.code_lengths_.sum() > 0
+
+
+def test_a_head_of_ones_own_reads_all_dimensions_of_a_wide_table():
+    widths = []
+
+    def make(n_dims, n_outputs):
+        widths.append(n_dims)
+        return Spoiled(n_dims, n_outputs, step=-1)
+
+    vectors = np.random.default_rng(0).normal(size=(N_WORDS, 600)).astype(np.float32)
+    assert_finite(fitted(vectors, head=make, max_iter=1))
+    assert set(widths) == {600}
 
 
 @pytest.mark.parametrize("n_classes", [2, 1_000])

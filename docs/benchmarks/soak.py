@@ -9,7 +9,9 @@ questions, each in orders of its own, for so many seconds; the file is opened an
 been asked. Every answer is compared with the first, bit for bit. Writes ``soak.md``, ``soak.png``
 and ``soak.jsonl``, and exits with 1 if an answer was wrong. Needs Linux.
 
-Private memory is what `scale.py` counts, that of the processes added up.
+Private memory is what `scale.py` counts, that of the processes added up. A reader in the midst of
+an answer holds some megabytes more, so the least of ten samples in turn counts: what stays. In the
+first fifth of a run caches fill; start, end and slope, with its standard error, are of the rest.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial, reduce
 from multiprocessing.connection import Connection
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -46,11 +49,13 @@ if TYPE_CHECKING:
 N_READERS = 8
 N_QUESTIONS = 400
 _N_SAMPLES = 200  # of the memory
-_SHARE_OF_WARMING = 0.1  # of the time, in which caches fill
+_WARMING = 0.2  # of the time, in which caches fill and each thread finds room of its own
+_N_OF_A_LOW = 10  # samples of which the least counts
 _SEED = 0
 _MB = 1e6
 
 Question = tuple[str, Any]  # what is asked, and of which words, rows or texts
+Sample = tuple[float, float]  # seconds, and bytes of private memory
 
 ASK: dict[str, Callable[[CompressedTable, Any], object]] = {
     "word": lambda table, word: table[word],
@@ -145,7 +150,7 @@ class Watched:
 
         self._count = lambda: sum(map(private_memory, processes))
         self._every = every
-        self.samples: list[tuple[float, float]] = []
+        self.samples: list[Sample] = []
 
     def __enter__(self) -> Self:
         self._over = threading.Event()
@@ -170,7 +175,7 @@ class Watched:
                 return
 
 
-Run = tuple[Tally, list[tuple[float, float]]]
+Run = tuple[Tally, list[Sample]]
 
 
 def threads(
@@ -182,11 +187,11 @@ def threads(
 ) -> Run:
     """Let threads share a table; all of them meet a new one, with nothing cached, each round."""
     tally, seed = Tally(), 0
-    ends = time.monotonic() + seconds
     with (
         Watched([os.getpid()], seconds / _N_SAMPLES) as watched,
         ThreadPoolExecutor(n_readers) as pool,
     ):
+        ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             ask = partial(ask_all, CompressedTable.open(path), questions, digests)
             tally = reduce(Tally.plus, pool.map(ask, range(seed, seed + n_readers)), tally)
@@ -248,20 +253,28 @@ def processes(
 # What came of it
 
 
+def runs_of(samples: list[Sample], n: int) -> list[list[Sample]]:
+    """Cut samples into runs of n; what is left over is not counted."""
+    return [samples[start : start + n] for start in range(0, max(len(samples) - n, 0) + 1, n)]
+
+
 def point_of(name: str, seconds: float, run: Run) -> Line:
     """Sum up a run."""
+    from scipy.stats import linregress
+
     tally, samples = run
-    at, memory = np.array(samples).T  # (n_samples,) each
-    warm = at >= _SHARE_OF_WARMING * seconds
-    n = max(1, int(_SHARE_OF_WARMING * warm.sum()))  # of the first and of the last samples
-    slope = np.polyfit(at[warm], memory[warm], 1)[0]  # bytes a second
+    lows = [min(part, key=itemgetter(1)) for part in runs_of(samples, _N_OF_A_LOW)]
+    at, memory = np.array(lows[int(_WARMING * len(lows)) :]).T  # (n_lows,) each
+    n = -(-len(at) // 3)  # of the first and of the last of them
+    line = linregress(at, memory) if len(at) > 2 else None  # bytes a second
     return {
         "readers": name,
         "seconds": seconds,
         **tally._asdict(),
-        "start_mb": round(float(np.median(memory[warm][:n])) / _MB, 2),
-        "end_mb": round(float(np.median(memory[warm][-n:])) / _MB, 2),
-        "slope_kb_a_minute": round(60 * float(slope) / 1e3, 1),
+        "start_mb": round(float(np.median(memory[:n])) / _MB, 2),
+        "end_mb": round(float(np.median(memory[-n:])) / _MB, 2),
+        "slope_kb_a_minute": round(60 * float(line.slope) / 1e3, 1) if line else None,
+        "error_of_slope": round(60 * float(line.stderr) / 1e3, 1) if line else None,
         "memory": [[round(t, 1), round(m / _MB, 2)] for t, m in samples],
     }
 
@@ -275,7 +288,7 @@ def table_of(points: list[Line]) -> list[str]:
         rows.append(
             f"| {point['readers']} | {point['seconds']:.0f} | {point['answers']:,} "
             f"| {point['wrong']} | {point['errors']} | {point['start_mb']:.1f} "
-            f"| {point['end_mb']:.1f} | {point['slope_kb_a_minute']:+.1f} |"
+            f"| {point['end_mb']:.1f} | {point['slope_kb_a_minute']} ± {point['error_of_slope']} |"
         )
     return rows
 

@@ -55,6 +55,7 @@ from skadacomp._learning.trainer import (
 from skadacomp._mapped import mean_row, take_rows
 
 CPU = torch.device("cpu")
+_WIDE = 512  # dimensions up to which it takes no time that a table has more of them than words
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
 
@@ -74,6 +75,9 @@ class Task:
         Makes a fresh head for vectors of so many dimensions.
     weight : float, default=1.0
         Of this task beside others.
+    any_dims : bool, default=True
+        Whether the head may read vectors of fewer dimensions than the table's, which one of the
+        user's own does not expect.
     """
 
     documents: Documents
@@ -82,6 +86,7 @@ class Task:
     average: bool
     make_head: Callable[[int], Head]
     weight: float = 1.0
+    any_dims: bool = True
 
     @property
     def training_words(self) -> sparse.csr_matrix:
@@ -233,7 +238,37 @@ def learn(
         settings.length_method == "gumbel-softmax"
     )
     with one_thread(), seeded(settings.seed), _progress(n_stages, settings) as bar:
-        return _Learner(vectors, tasks, settings, bar, checkpoint).run()
+        axes = _axes_of_rows(vectors) if all(task.any_dims for task in tasks) else None
+        if axes is None:
+            return _Learner(vectors, tasks, settings, bar, checkpoint).run()
+        turned = (vectors @ axes).astype(np.float32)  # (n_words, n_words)
+        return _turned_back(_Learner(turned, tasks, settings, bar, checkpoint).run(), axes)
+
+
+def _axes_of_rows(vectors: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Axes (n_dims, n_words) that all rows of a wide table lie in, orthonormal; None of others.
+
+    Seen along them the rows are as far from each other as before, and time and memory, which grow
+    with the cube and the square of the dimensions, are those of a table with as few as words.
+    """
+    n_words, n_dims = vectors.shape
+    if n_dims <= max(n_words, _WIDE):
+        return None
+    axes: NDArray[np.float64] = np.linalg.qr(vectors.T.astype(np.float64))[0]
+    return axes
+
+
+def _turned_back(learned: Learned, axes: NDArray[np.float64]) -> Learned:
+    """Give what was learned along axes (n_dims, n_words) as it is in the table's dimensions."""
+    encoder = learned.encoder
+    return replace(
+        learned,
+        codebooks=(learned.codebooks @ axes.T).astype(np.float32),
+        mean=axes @ learned.mean,
+        encoder=replace(
+            encoder, projection=(axes @ encoder.projection).astype(encoder.projection.dtype)
+        ),
+    )
 
 
 def _listed(task: Task | Sequence[Task] | None) -> tuple[Task, ...]:
