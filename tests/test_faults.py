@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 
 import joblib
@@ -16,9 +18,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable, _files
+from skadacomp import (
+    AdaptiveCodebookCompressor,
+    CompressedTable,
+    EmbeddingTable,
+    FrozenClassifier,
+    _files,
+    to_onnx,
+)
+from skadacomp._frozen import Description
 from skadacomp._learning.shelf import TEACHERS
 from skadacomp._learning.trainer import Trainer
+from skadacomp.export import to_word2vec_text, to_words_json
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals and limits")
 
@@ -96,6 +107,39 @@ def test_kill_9_leaves_the_former_file_and_one_that_tells_what_it_is(kept):
     assert_whole(kept)
 
 
+_REPLACED = """
+import sys
+from skadacomp import CompressedTable
+tables = [CompressedTable.open(path) for path in sys.argv[2:]]
+print("ready", flush=True)
+while True:
+    for table in tables:
+        table.save(sys.argv[1])
+"""
+
+
+@posix
+def test_kill_9_at_any_moment_leaves_one_whole_file_or_the_other(kept, small, large, tmp_path):
+    path, _ = kept
+    sources = [tmp_path / "sources" / name for name in ("small", "large")]
+    sources[0].parent.mkdir()
+    for table, source in zip((small, large), sources, strict=True):
+        table.save(source)
+    whole = [source.read_bytes() for source in sources]
+    seen = set()
+    for number in range(8):
+        child = subprocess.Popen(
+            [sys.executable, "-c", _REPLACED, path, *sources], stdout=subprocess.PIPE
+        )
+        child.stdout.readline()
+        time.sleep(0.01 + 0.003 * number)
+        child.kill()
+        child.communicate()
+        seen.add(whole.index(path.read_bytes()))
+    assert seen
+    assert len(list(path.parent.glob(".*.tmp"))) <= 8
+
+
 _FULL = """
 import resource, sys
 from skadacomp import CompressedTable
@@ -103,6 +147,52 @@ table = CompressedTable.open(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 table.save(sys.argv[2])
 """
+
+
+def frozen(small):
+    description = Description(["no", "yes"], "mean", True, "none")
+    columns = small.n_codebooks * small.n_codewords + 1
+    return FrozenClassifier(
+        small, np.ones((1, columns), np.float32), np.ones(1, np.float32), description
+    )
+
+
+def text_table(path):
+    path.with_name("t.txt").write_text("a 1 2\nb 3 4\n", encoding="utf-8")
+    return path.with_name("t.txt")
+
+
+WRITERS = {
+    "words.safetensors": lambda small, path: small.save(path),
+    "frozen.safetensors": lambda small, path: frozen(small).save(path),
+    "t.txt.npy": lambda small, path: EmbeddingTable.open(text_table(path), cache=True),
+    "words.onnx": lambda small, path: to_onnx(small, path),
+    "words.json": lambda small, path: to_words_json(small, path),
+    "words.vec": lambda small, path: to_word2vec_text(small, path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_fails_leaves_nothing_of_what_was_begun(
+    small, tmp_path, monkeypatch, name, code
+):
+    def full(number):
+        raise OSError(code, os.strerror(code))
+
+    path = tmp_path / name
+    path.write_bytes(b"former")
+    text_table(path)
+    before = {file.name for file in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(_files.os, "fsync", full)
+        with pytest.raises(OSError, match=rf"{os.strerror(code)}: .*{re.escape(name)}") as raised:
+            WRITERS[name](small, path)
+    assert raised.value.errno == code
+    assert {file.name for file in tmp_path.iterdir()} == before
+    assert path.read_bytes() == b"former"
+    WRITERS[name](small, path)
+    assert path.read_bytes() != b"former"
 
 
 @posix
@@ -129,6 +219,51 @@ def test_a_full_disk_at_a_checkpoint_names_its_file(table, task, tmp_path, monke
             fit()
     assert not list(folder.glob(".*"))
     np.testing.assert_array_equal(fit().codes_, whole.codes_)
+
+
+_FIT = """
+import os, signal, sys
+import numpy as np
+from skadacomp import AdaptiveCodebookCompressor, _files
+folder, n_files = sys.argv[1], int(sys.argv[2])
+random = np.random.default_rng(0)
+vectors = random.normal(size=(200, 6)).astype(np.float32)
+documents = random.integers(0, 200, (60, 6)).tolist()
+labels = [bool(vectors[document, 0].mean() > 0) for document in documents]
+compressor = AdaptiveCodebookCompressor(
+    code_lengths=(0, 1, 2), max_iter=4, random_state=0, device="cpu", checkpoint=folder
+)
+fsync, done = os.fsync, []
+def killed(number):
+    done.append(number)
+    if len(done) == n_files:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(number)
+_files.os.fsync = killed
+if __name__ == "__main__":
+    compressor.fit(vectors, documents, labels)
+"""
+
+
+@posix
+@pytest.mark.parametrize("n_files", [1, 3])
+def test_a_fit_goes_on_after_kill_9(tmp_path, n_files):
+    """The first file says whose the folder is; each further one is a step that is done."""
+    folder = tmp_path / "kept"
+    assert in_child(_FIT, folder, n_files).returncode == -signal.SIGKILL
+    assert len(list(folder.iterdir())) == n_files
+    assert len(list(folder.glob(".*.tmp"))) == 1
+    again = {"__name__": "again"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["", str(folder), "0"])
+        patch.setattr(_files.os, "fsync", os.fsync)  # what the code below replaces is put back
+        exec(_FIT, again)
+        task = again["vectors"], again["documents"], again["labels"]
+        found = again["compressor"].fit(*task)
+    assert not folder.exists()
+    whole = compressor().fit(*task)
+    np.testing.assert_array_equal(found.codes_, whole.codes_)
+    np.testing.assert_array_equal(found.codebooks_, whole.codebooks_)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders are not read-only there")

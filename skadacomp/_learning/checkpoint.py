@@ -92,7 +92,8 @@ class Checkpoint:
         if file.exists():
             self._compare(self._read_about(file), about)
             return
-        if self.folder.exists() and any(self.folder.iterdir()):
+        # A process that was killed outright may have left no more than an unfinished file.
+        if self.folder.exists() and set(self.folder.iterdir()) - set(self.folder.glob(".*.tmp")):
             raise ValueError(
                 f"checkpoint={str(self.folder)!r} is a folder of something else: it has files, but "
                 f"no {_ABOUT}. Give a folder that is empty or not there."
