@@ -45,7 +45,7 @@ _DETECTION_LINES = 100
 # was a line of more bytes than any vector takes. What little files may grow to is parsed in less
 # than a second.
 _MOST_GROWTH = 100
-_FREE_BYTES = 2**21
+_FREE_BYTES = 2**20
 _LONGEST_LINE = 2**22
 
 _BUFFER_BYTES = 2**17

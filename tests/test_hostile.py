@@ -4,9 +4,13 @@
 """
 
 import json
+import pickle
 import random
+import subprocess
+import sys
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from fuzz.targets import Judge, mutated, signed, tables, use_table, valid_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skadacomp import CompressedTable, EmbeddingTable, FormatError
+from skadacomp import CompressedTable, EmbeddingTable, FormatError, FrozenClassifier
 from skadacomp.cli import main
 
 KINDS = [
@@ -175,6 +179,52 @@ def test_a_bomb_within_an_archive_takes_no_memory(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+
+
+_HOOKED = """
+import pickle, sys, tempfile
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from fuzz.targets import Judge
+seen = []
+sys.addaudithook(lambda event, given: seen.append(event) if event == "pickle.find_class" else None)
+pickle.loads(pickle.dumps(Path("a")))
+assert seen, "the hook sees nothing"
+seen.clear()
+with tempfile.TemporaryDirectory() as folder:
+    judge = Judge(Path(folder))
+print(judge.n_tried, *seen)
+"""
+
+
+def test_nothing_is_unpickled(contents):
+    """Python tells a hook of every class that a pickle names; opening all kinds tells of none."""
+    child = subprocess.run(
+        [sys.executable, "-c", _HOOKED, str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert child.stdout.split() == [str(sum(map(len, contents.values())))]
+
+
+class Harm:
+    """Does harm when it is unpickled."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('harm is done')",)
+
+
+@pytest.mark.parametrize("name", ["t.npy", "t.txt", "t.bin", "t.safetensors", "t.txt.gz", "t.zip"])
+def test_a_pickle_by_another_name_is_refused_and_not_run(tmp_path, name):
+    path = tmp_path / name
+    if name == "t.npy":
+        np.save(path, np.array([[Harm()]], object), allow_pickle=True)
+    else:
+        path.write_bytes(pickle.dumps(Harm()))
+    for open_one in (EmbeddingTable.open, CompressedTable.open, FrozenClassifier.open):
+        with pytest.raises(FormatError, match=name):
+            open_one(path)
 
 
 def test_what_a_file_gives_is_what_was_written(tmp_path):

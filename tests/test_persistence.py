@@ -13,7 +13,13 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable
+from skadacomp import (
+    AdaptiveCodebookCompressor,
+    CompressedTable,
+    EmbeddingTable,
+    FrozenClassifier,
+)
+from skadacomp._format import FORMAT
 
 DATA = Path(__file__).parent / "data"
 QUICK = {"max_iter": 2, "random_state": 0}
@@ -163,6 +169,16 @@ def test_a_pickle_of_another_release_warns_by_name(pipeline, monkeypatch, module
     pickle.loads(pickle.dumps(loaded))  # it is of this release from now on
 
 
+def test_a_skops_file_of_another_release_warns_by_name(pipeline, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("skadacomp._compressor.__version__", "0.0.1")
+        content = skops.io.dumps(pipeline[0])
+    trusted = skops.io.get_untrusted_types(data=content)
+    with pytest.warns(UserWarning, match=r"then → now: skadacomp 0\.0\.1 → "):
+        loaded = skops.io.loads(content, trusted=trusted)
+    np.testing.assert_array_equal(loaded.codes_, pipeline[0].codes_)
+
+
 def test_pickles_of_this_release_and_clones_warn_of_nothing(pipeline):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -177,6 +193,18 @@ def golden_compressor():
     vectors = np.random.default_rng(0).normal(size=(60, 4))
     compressor = AdaptiveCodebookCompressor(code_lengths=(0, 1, 2), max_iter=3, random_state=0)
     return compressor.fit(EmbeddingTable(words, vectors))
+
+
+@pytest.mark.parametrize("number", range(1, FORMAT + 1))
+def test_each_format_has_golden_files_that_open(number):
+    """A new format needs files of its own; those of the former ones stay."""
+    for name in ("compressed", "compressor"):
+        table = CompressedTable.open(DATA / f"{name}-format-{number}.safetensors")
+        assert np.isfinite(table.vectors(np.arange(table.n_words))).all()
+    assert len(FrozenClassifier.open(DATA / f"classifier-format-{number}.safetensors").classes) > 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it came from another release
+        assert joblib.load(DATA / f"compressor-format-{number}.joblib").compressed_.n_words
 
 
 def test_golden_pickle_and_artifact_of_format_1():
