@@ -73,3 +73,16 @@ def test_what_readers_did_is_written(path, tmp_path, monkeypatch):
     draws = np.random.default_rng(0)
     monkeypatch.setitem(soak.ASK, "in", lambda table, word: draws.random())
     assert soak.main() == 1
+
+
+@pytest.mark.parametrize("growth", [0.0, 2e6])
+def test_growth_is_told_from_what_answers_hold_for_a_moment(growth):
+    """Of 200 samples over ten minutes most are higher than what stays, by up to 50 MB."""
+    at = np.linspace(0, 600, 200)
+    held = np.random.default_rng(0).uniform(0, 5e7, 200) * (np.arange(200) % 10 > 0)
+    memory = 1e8 + growth * at / 60 + held
+    point = soak.point_of("eight", 600, (soak.Tally(9), list(zip(at, memory, strict=True))))
+    assert point["slope"] == pytest.approx(growth / 1e6, abs=0.01)
+    assert point["end_mb"] - point["start_mb"] == pytest.approx(
+        growth / 1e6 * 5, rel=0.02, abs=0.1
+    )  # minutes between

@@ -273,8 +273,8 @@ def point_of(name: str, seconds: float, run: Run) -> Line:
         **tally._asdict(),
         "start_mb": round(float(np.median(memory[:n])) / _MB, 2),
         "end_mb": round(float(np.median(memory[-n:])) / _MB, 2),
-        "slope_kb_a_minute": round(60 * float(line.slope) / 1e3, 1) if line else None,
-        "error_of_slope": round(60 * float(line.stderr) / 1e3, 1) if line else None,
+        "slope": round(60 * float(line.slope) / _MB, 2) if line else None,
+        "error_of_slope": round(60 * float(line.stderr) / _MB, 2) if line else None,
         "memory": [[round(t, 1), round(m / _MB, 2)] for t, m in samples],
     }
 
@@ -282,13 +282,13 @@ def point_of(name: str, seconds: float, run: Run) -> Line:
 def table_of(points: list[Line]) -> list[str]:
     """Lay the runs out as Markdown."""
     names = ("seconds", "questions answered", "wrong", "errors")
-    memory = ("private memory at the start, MB", "at the end, MB", "slope, KB a minute")
+    memory = ("private memory at the start, MB", "at the end, MB", "slope, MB a minute")
     rows = [f"| | {' | '.join((*names, *memory))} |", "|---|" + "---:|" * 7]
     for point in points:
         rows.append(
             f"| {point['readers']} | {point['seconds']:.0f} | {point['answers']:,} "
             f"| {point['wrong']} | {point['errors']} | {point['start_mb']:.1f} "
-            f"| {point['end_mb']:.1f} | {point['slope_kb_a_minute']} ± {point['error_of_slope']} |"
+            f"| {point['end_mb']:.1f} | {point['slope']} ± {point['error_of_slope']} |"
         )
     return rows
 
