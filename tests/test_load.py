@@ -24,7 +24,7 @@ def path(tmp_path_factory):
     codes[np.arange(4) >= random.choice((0, 2, 4), 4_000)[:, None]] = -1
     words = [f"word{number}" for number in range(4_000)]
     table = CompressedTable.from_codes(
-        codes, random.normal(size=(4, 16, 8)), np.zeros(8), words, code_lengths=(0, 2, 4)
+        codes, random.normal(size=(4, 16, 100)), np.zeros(100), words, code_lengths=(0, 2, 4)
     )
     file = tmp_path_factory.mktemp("load") / "words.safetensors"
     table.save(file)
