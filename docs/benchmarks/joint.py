@@ -35,6 +35,11 @@ _NAMES: dict[str, dict[str, Any]] = {
     "both": {},
     "both, chunking weighs 4 times": {"task_weights": (4, 1)},
     "the same, bits at 2/3 of the price": {"task_weights": (4, 1), "size_penalty": 0.002 * 2 / 3},
+    "chunking weighs twice, bits at 3/5 of the price": {
+        "task_weights": (2, 1),
+        "size_penalty": 0.002 * 3 / 5,
+    },
+    "the same, bits at 0.55 of the price": {"task_weights": (2, 1), "size_penalty": 0.002 * 0.55},
 }
 
 
