@@ -41,6 +41,7 @@ SCRIPT = Path(skadacomp.__file__).with_name("skadacomp.js")
 FLAGS = [
     "headless",
     "no-sandbox",  # which root has not
+    "disable-dev-shm-usage",  # which is small in containers
     "disable-gpu",
     "disable-quic",
     "disable-sync",
