@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -77,21 +77,32 @@ def make_table(folder: Path, n_words: int) -> Path:
 
 
 class Watched:
-    """The seconds that a block of code takes, and the most private memory meanwhile.
+    """The time that a block of code takes, and the private memory of processes meanwhile.
+
+    Parameters
+    ----------
+    processes : sequence of int or str
+        Their numbers; "self" is this one. The memory of all is added up.
+    every : float
+        Seconds between samples of the memory.
 
     Attributes
     ----------
     seconds, cpu : float
-        On the clock, and of the processor.
-    before, most : float
-        Bytes.
+        On the clock, and of this process on the processor.
+    samples : list of (float, float)
+        Seconds since the block began, and bytes; the first is from before it, the last from after.
     """
+
+    def __init__(self, processes: Sequence[int | str] = ("self",), every: float = 0.1) -> None:
+        self._processes, self._every = processes, every
+        self.samples: list[tuple[float, float]] = []
 
     def __enter__(self) -> Self:
         self._over = threading.Event()
-        self.before = self.most = private_memory()
-        self._thread = threading.Thread(target=self._watch)
         self._start, self._cpu = time.perf_counter(), time.process_time()
+        self._sample()
+        self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
 
@@ -105,11 +116,26 @@ class Watched:
         self.cpu = time.process_time() - self._cpu
         self._over.set()
         self._thread.join()
-        self.most = max(self.most, private_memory())
+        if error is None:  # or else a process may be gone
+            self._sample()
+
+    @property
+    def before(self) -> float:
+        """Bytes when the block began."""
+        return self.samples[0][1]
+
+    @property
+    def most(self) -> float:
+        """Bytes at the highest."""
+        return max(nbytes for _, nbytes in self.samples)
 
     def _watch(self) -> None:
-        while not self._over.wait(0.1):
-            self.most = max(self.most, private_memory())
+        while not self._over.wait(self._every):
+            self._sample()
+
+    def _sample(self) -> None:
+        at = time.perf_counter() - self._start
+        self.samples.append((at, sum(map(private_memory, self._processes))))
 
 
 def private_memory(process: int | str = "self") -> float:

@@ -22,11 +22,9 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -35,8 +33,7 @@ from functools import partial, reduce
 from multiprocessing.connection import Connection
 from operator import itemgetter
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -139,45 +136,6 @@ def ask_all(
 # Readers
 
 
-class Watched:
-    """Samples the private memory of processes while a block of code runs.
-
-    Attributes
-    ----------
-    samples : list of (float, float)
-        Seconds since the block began, and bytes.
-    """
-
-    def __init__(self, processes: Sequence[int], every: float) -> None:
-        from scale import private_memory
-
-        self._count = lambda: sum(map(private_memory, processes))
-        self._every = every
-        self.samples: list[Sample] = []
-
-    def __enter__(self) -> Self:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        start = time.monotonic()
-        while True:
-            self.samples.append((time.monotonic() - start, self._count()))
-            if self._over.wait(self._every):
-                return
-
-
 Run = tuple[Tally, list[Sample]]
 
 
@@ -201,9 +159,11 @@ def threads(
     n_readers: int = N_READERS,
 ) -> Run:
     """Let threads share a table; all of them meet a new one, with nothing cached, each round."""
+    from scale import Watched
+
     tally, seed = Tally(), 0
     with (
-        Watched([os.getpid()], seconds / _N_SAMPLES) as watched,
+        Watched(every=seconds / _N_SAMPLES) as watched,
         ThreadPoolExecutor(n_readers) as pool,
     ):
         ends = time.monotonic() + seconds
@@ -243,6 +203,8 @@ def processes(
     n_readers: int = N_READERS,
 ) -> Run:
     """Let processes open the same file, each for itself, again each round."""
+    from scale import Watched
+
     context = multiprocessing.get_context("spawn")
     readers: dict[Any, Connection] = {}
     for number in range(n_readers):
