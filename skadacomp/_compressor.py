@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 else:
     from sklearn.base import _fit_context
 
-# What is best for the linear head, and for others: reconstruction weight and learning rate.
-_LINEAR_DEFAULTS = (0.1, 3e-3)
+# Reconstruction weight and learning rate that are best for heads which pool, and for all others.
+_POOLING_DEFAULTS = {"linear": (0.1, 3e-3), "pooled": (0.3, 3e-3)}
 _NETWORK_DEFAULTS = (0.3, 1e-3)
 _HEAD_NAMES = {name for names in HEADS.values() for name in names}
 # Parameters that change nothing that is learned, and those that the task's fingerprint covers.
@@ -198,7 +198,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
     learning_rate : float, default=None
         Of Adam, for codebooks, lengths and head; the words' own inputs take a third of it. None is
-        3e-3 for the linear head, and 1e-3 for others, which soon know their documents by heart.
+        3e-3 for heads that pool words, linear or of pairs, and 1e-3 for others, which soon know
+        their documents by heart.
 
     max_iter : int, default=40
         Epochs of each stage at most: fine-tuning at full precision, lengths, codes.
@@ -254,7 +255,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         Bytes of the float32 table over `nbytes_`.
     history_ : dict of str to ndarray of float, one number an epoch
         "loss" on the held-out part, "task_score" (accuracy there; with a task only) and
-        "bits_per_word" after each epoch of learning lengths, then codes.
+        "bits_per_word" after each epoch of learning lengths, then codes. Bits are those of an
+        entropy coder that knows how many words have each length; the file's needs fewer.
     n_features_in_ : int
         Dimensions of the table's vectors.
     feature_names_in_ : ndarray of str, shape (n_dims,)
@@ -608,8 +610,11 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     ) -> Settings:
         from skadacomp._learning import Settings
 
-        are_linear = all(name == "linear" for name in heads)
-        weight, rate = _LINEAR_DEFAULTS if are_linear else _NETWORK_DEFAULTS
+        # Without a task as for the linear head; several heads that differ need the most caution.
+        name, *others = set(heads) or {"linear"}
+        weight, rate = (
+            _NETWORK_DEFAULTS if others else _POOLING_DEFAULTS.get(name, _NETWORK_DEFAULTS)
+        )
         given = self.reconstruction_weight
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),

@@ -255,7 +255,8 @@ def kinds(tmp_path, table, monkeypatch):
     source = tasks.Source(table, lambda text: [])
     monkeypatch.setattr(kinds, "load_source", lambda name: source)
     monkeypatch.setattr(kinds, "_OURS", [{"size_penalty": 0.001}])
-    monkeypatch.setattr(kinds, "_N_EPOCHS", 2)
+    schedules = dict.fromkeys(kinds.KINDS, kinds.Schedule(n_epochs=2))
+    monkeypatch.setattr(kinds, "_SCHEDULES", schedules)
     monkeypatch.setattr(kinds, "peers", lambda *shape: [])
     return kinds
 

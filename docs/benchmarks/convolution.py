@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,15 @@ from skadacomp._learning.heads import ConvolutionalHead, Head
 from skadacomp._learning.teacher import Teacher, evaluate
 from skadacomp._learning.trainer import Documents, Trainer, one_thread, seeded
 
-N_EPOCHS, PATIENCE = 20, 4
+
+class Schedule(NamedTuple):
+    """How long a network is trained: epochs at most, and those without a better one."""
+
+    n_epochs: int = 20
+    patience: int = 4
+
+
+USUAL = Schedule()
 CPU = torch.device("cpu")
 
 
@@ -46,7 +55,7 @@ def read_fixed(
     train: Documents,
     dev: Documents,
     seed: int,
-    n_epochs: int = N_EPOCHS,
+    schedule: Schedule = USUAL,
 ) -> Teacher:
     """Train a head on vectors that stay as they are, until dev says stop."""
     with seeded(seed):
@@ -61,6 +70,6 @@ def read_fixed(
             for batch in train.batches(head.batch_size(len(train)), CPU, order):
                 yield head.criterion.loss(model(batch), batch.targets)
 
-        trainer = Trainer(PATIENCE, tqdm(disable=True))
-        trainer.run(model, optimizer, n_epochs, losses, lambda: evaluate(model, dev, CPU))
+        trainer = Trainer(schedule.patience, tqdm(disable=True))
+        trainer.run(model, optimizer, schedule.n_epochs, losses, lambda: evaluate(model, dev, CPU))
     return model

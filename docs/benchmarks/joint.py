@@ -81,7 +81,8 @@ class Pair:
         }
         parameters = {**_COMMON, **_NAMES[name], "random_state": seed}
         if name != SENTIMENT:  # networks fit a task within few epochs
-            parameters |= {"max_iter": self.chunking.n_epochs, "n_iter_no_change": kinds.PATIENCE}
+            n_epochs, patience = self.chunking.schedule
+            parameters |= {"max_iter": n_epochs, "n_iter_no_change": patience}
         compressor = AdaptiveCodebookCompressor(**parameters)
         if name in given:
             (X, y), (X_val, y_val) = given[name]

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from convolution import CPU, N_EPOCHS, PATIENCE, read_fixed
+from convolution import CPU, USUAL, Schedule, read_fixed
 from numpy.typing import NDArray
 from ours import rebuilt
 from peers import peers
@@ -59,8 +59,9 @@ _OURS: list[dict[str, Any]] = [
     {"size_penalty": 0.002, "n_codewords": 8},
     {"size_penalty": 0.0005, "code_lengths": (0, 2, 4, 8, 16)},
 ]
-_N_EPOCHS = N_EPOCHS
-_N_EPOCHS_TRANSLATION = 8  # of 29,000 sentences
+# For every method's head alike. Pairs are few, so that their epochs are short; translations many.
+_PAIRS = Schedule(n_epochs=80, patience=20)
+_SCHEDULES = {"pair": _PAIRS, "pair-regression": _PAIRS, "translation": Schedule(n_epochs=8)}
 _N_WORDS_WRITTEN = 40
 
 
@@ -100,13 +101,14 @@ class Case:
 
     def compressor(self, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
         """Make the estimator; networks fit a task within few epochs."""
-        given = {"max_iter": self.n_epochs, "n_iter_no_change": PATIENCE, **parameters}
+        n_epochs, patience = self.schedule
+        given = {"max_iter": n_epochs, "n_iter_no_change": patience, **parameters}
         return AdaptiveCodebookCompressor(task=self.kind, random_state=seed, **given)
 
     @property
-    def n_epochs(self) -> int:
-        """Epochs of each stage at most."""
-        return min(_N_EPOCHS, _N_EPOCHS_TRANSLATION) if self.kind == "translation" else _N_EPOCHS
+    def schedule(self) -> Schedule:
+        """How long each stage, and each head on rebuilt vectors, is trained."""
+        return _SCHEDULES.get(self.kind, USUAL)
 
     def problem(self, seed: int) -> Problem:
         """Read the task with the dev documents to stop by, and test documents after them."""
@@ -200,7 +202,7 @@ def head_scores(case: Case, vectors: NDArray[np.float32], seed: int, head: Head 
     train, dev, test = (task.documents.part(np.arange(a, b)) for a, b in pairwise(ends))
     make = task.make_head if head is None else lambda n_dims: copy.deepcopy(head)
     with one_thread():
-        model = read_fixed(vectors, make, train, dev, seed, case.n_epochs)
+        model = read_fixed(vectors, make, train, dev, seed, case.schedule)
         scores = [
             case.score(model, part, chosen)
             for part, chosen in ((dev, case.split.dev), (test, case.split.test))
