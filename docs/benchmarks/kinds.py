@@ -58,6 +58,12 @@ _OURS: list[dict[str, Any]] = [
     {"size_penalty": 0.005},
     {"size_penalty": 0.002, "n_codewords": 8},
     {"size_penalty": 0.0005, "code_lengths": (0, 2, 4, 8, 16)},
+    {
+        "bits_per_word": 27,
+        "n_codewords": 8,
+        "code_lengths": (0, 2, 4, 8, 12),
+        "learning_rate": 0.002,
+    },
 ]
 # For every method's head alike. Pairs are few, so that their epochs are short; translations many.
 _PAIRS = Schedule(n_epochs=80, patience=20)

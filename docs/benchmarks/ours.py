@@ -45,6 +45,7 @@ _CONVOLUTIONAL: list[dict[str, Any]] = [
     *_LINEAR[3:8],
     {"size_penalty": 0.003, "n_codewords": 8},
     {"size_penalty": 0.005, "n_codewords": 8, "code_lengths": _LONG},
+    {"size_penalty": 0.008, "n_codewords": 8, "code_lengths": _LONG},
 ]
 _CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {
