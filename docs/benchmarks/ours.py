@@ -33,6 +33,9 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.007},
     {"size_penalty": 0.015, "n_codewords": 8},
     {"size_penalty": 0.012, "n_codewords": 8},
+    # Nothing for directions that the head does not read.
+    {"size_penalty": 0.01, "n_codewords": 8, "reconstruction_weight": 0},
+    {"size_penalty": 0.002, "reconstruction_weight": 0},
 ]
 _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.02, "n_codewords": 8},
