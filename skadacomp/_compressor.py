@@ -610,11 +610,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     ) -> Settings:
         from skadacomp._learning import Settings
 
-        # Without a task as for the linear head; several heads that differ need the most caution.
-        name, *others = set(heads) or {"linear"}
-        weight, rate = (
-            _NETWORK_DEFAULTS if others else _POOLING_DEFAULTS.get(name, _NETWORK_DEFAULTS)
-        )
+        # Without a task as for the linear head; heads that differ in it need the most caution.
+        found = {_POOLING_DEFAULTS.get(name, _NETWORK_DEFAULTS) for name in heads or ["linear"]}
+        weight, rate = found.pop() if len(found) == 1 else _NETWORK_DEFAULTS
         given = self.reconstruction_weight
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),

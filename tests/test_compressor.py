@@ -8,6 +8,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import CountVectorizer
 
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable, __version__
+from skadacomp._sizes import SizeModel
 
 QUICK = {"max_iter": 3, "random_state": 0}
 
@@ -475,3 +476,20 @@ def test_a_table_of_new_rows_is_encoded_block_by_block(table, fitted, monkeypatc
     whole = fitted.transform(new)
     monkeypatch.setattr("skadacomp._encoder._CHUNK", 1)  # the least block is 256 rows
     assert abs(fitted.transform(new) - whole).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("heads", "weight", "rate"),
+    [
+        ([], 0.1, 3e-3),
+        (["linear", "linear"], 0.1, 3e-3),
+        (["pooled"], 0.3, 3e-3),
+        (["convolutional"], 0.3, 1e-3),
+        (["recurrent", "own"], 0.3, 1e-3),
+        (["linear", "pooled"], 0.3, 1e-3),
+    ],
+)
+def test_defaults_that_follow_from_the_heads(table, heads, weight, rate):
+    sizes = SizeModel(table, (0, 2), 4, {})
+    made = compressor()._settings(sizes, 0, heads, trained=False)
+    assert (made.reconstruction_weight, made.learning_rate) == (weight, rate)

@@ -40,6 +40,7 @@ _LINEAR: list[dict[str, Any]] = [
 _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.02, "n_codewords": 8},
     {"size_penalty": 0.02, "n_codewords": 16},
+    {"size_penalty": 0.008, "n_codewords": 8, "code_lengths": _LONG},
     {"size_penalty": 0.005},
     {"size_penalty": 0.01, "n_codewords": 8},
     {"size_penalty": 0.005, "n_codewords": 8},
@@ -48,7 +49,6 @@ _CONVOLUTIONAL: list[dict[str, Any]] = [
     *_LINEAR[3:8],
     {"size_penalty": 0.003, "n_codewords": 8},
     {"size_penalty": 0.005, "n_codewords": 8, "code_lengths": _LONG},
-    {"size_penalty": 0.008, "n_codewords": 8, "code_lengths": _LONG},
 ]
 _CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {
