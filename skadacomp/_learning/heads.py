@@ -30,6 +30,8 @@ class Head(nn.Module):
     ordered: ClassVar[bool] = True  # whether words have places: dropped ones are not skipped then
     learning_rate: float = 2e-3  # of Adam, when fine-tuned together with the table
     label_weight: float = 0.5  # of the targets, beside what the fine-tuned head says, for codes
+    # What `reconstruction_weight` is multiplied by for directions that the head does not read.
+    unread_share: float = 1.0
     inverse: torch.Tensor | None  # (n_dims, n_dims), what undoes the image that the head is given
     dropped: torch.Tensor | None  # (n_dims,), where words without a code lie in that image
 
@@ -168,6 +170,9 @@ class ConvolutionalHead(Head):
         Documents are read up to here, so that one long one does not fill the memory.
     """
 
+    label_weight = 0.0  # it knows its documents by heart soon, and codes would too
+    unread_share = 1 / 15  # it reads few directions, whatever its filters started from
+
     def __init__(
         self,
         n_dims: int,
@@ -192,18 +197,6 @@ class ConvolutionalHead(Head):
         answers = [functional.relu(filters(places)).amax(2) for filters in self.filters]
         outputs: torch.Tensor = self.linear(self.dropout(torch.cat(answers, 1)))
         return outputs
-
-    def metric(self, vectors: torch.Tensor, documents: Documents) -> torch.Tensor:
-        """Weigh directions by the filters, each as heavy as the classes read its answer."""
-        heavy = _telling(self.linear.weight, self.criterion).norm(dim=0)  # (n_filters * n_widths,)
-        by_width = heavy.chunk(len(self.filters))
-        rows = torch.cat(
-            [
-                (filters.weight.detach() * by[:, None, None]).transpose(1, 2).flatten(0, 1)
-                for filters, by in zip(self._convolutions(), by_width, strict=True)
-            ]
-        )
-        return normalised(rows.T @ rows)
 
     def _convolutions(self) -> list[nn.Conv1d]:
         return cast("list[nn.Conv1d]", list(self.filters))

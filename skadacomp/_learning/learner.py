@@ -362,7 +362,8 @@ class _Learner:
         self.table = Overlay(self.vectors, self.active, targets)
         teacher = self.teacher
         gram = _array(teacher.head.metric(teacher.vectors.detach(), self.split.train))
-        self.space = self._find_space(gram, floor=max(weight, 0.01))
+        floor = max(weight * teacher.head.unread_share, 0.01)
+        self.space = self._find_space(gram, floor=floor)
         # The head goes on from where the teacher's is, and reads the space's vectors.
         self.head = self.teacher.head.reading(self._tensor(self.space.metric))
 
