@@ -816,7 +816,8 @@ def test_the_convolution_reads_each_document_in_its_order():
     documents = [[3, 3, 7, 1, 9, 3], [9, 1], [5], [1, 9, 7, 3, 3, 3], [9, 1, 9, 9, 20, 21, 22]]
     scores = read(head, vectors, documents)
     for document, score in zip(documents, scores, strict=True):
-        words = vectors[document].T[None]  # (1, n_dims, n_places)
+        # (1, n_dims, n_places), from a window without a word to that of the last word alone
+        words = functional.pad(vectors[document].T[None], (5, 4))
         answers = [functional.relu(f(words)).amax(2) for f in head.filters]
         torch.testing.assert_close(score, head.linear(torch.cat(answers, 1))[0])
     assert not torch.allclose(scores[0], scores[3])  # the same words in another order
@@ -827,6 +828,14 @@ def test_the_convolution_reads_an_empty_document_and_the_start_of_a_long_one():
     scores = read(head, vectors, [[], [1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5]])
     assert torch.isfinite(scores).all()
     torch.testing.assert_close(scores[1], scores[2])
+
+
+@hypothesis_settings(max_examples=20)
+@given(st.lists(st.lists(st.integers(0, 39), max_size=9), min_size=1, max_size=6))
+def test_the_convolution_reads_each_document_as_if_it_were_alone(documents):
+    head, vectors = convolution_of(), torch.randn(40, 8, generator=seeded())
+    alone = torch.cat([read(head, vectors, [document]) for document in documents])
+    torch.testing.assert_close(read(head, vectors, documents), alone)
 
 
 def test_a_head_reads_an_image_as_it_read_the_vectors():

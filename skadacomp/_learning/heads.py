@@ -184,18 +184,25 @@ class ConvolutionalHead(Head):
     ) -> None:
         super().__init__(criterion or Classes())
         self.max_words = max_words
-        filters = [nn.Conv1d(n_dims, n_filters, width, padding=width - 1) for width in widths]
+        filters = [nn.Conv1d(n_dims, n_filters, width) for width in widths]
         self.filters = nn.ModuleList(filters)
         self.dropout = nn.Dropout(0.5)
         self.linear = nn.Linear(n_filters * len(widths), n_outputs)
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Read the words in their order; beyond a document's end there are zeros."""
-        # (n_documents, n_places, n_dims)
-        words, _ = padded(self.seen(vectors, kept), batch, self.max_words)
-        places = words.transpose(1, 2)
-        answers = [functional.relu(filters(places)).amax(2) for filters in self.filters]
-        outputs: torch.Tensor = self.linear(self.dropout(torch.cat(answers, 1)))
+        """Read the words in their order; around a document there are zeros."""
+        entries, inside = _laid_out(batch.starts, len(batch.words), self.max_words)
+        sizes, gap = inside.sum(1), max(filters.kernel_size[0] for filters in self._convolutions())
+        words = _entries(self.seen(vectors, kept), batch)[entries[inside]]
+        line, _ = _in_line(words, sizes.cumsum(0) - sizes, gap)
+        # A document's windows: from one of zeros before its first word to that of its last word.
+        windows = sizes + gap
+        n_windows = len(words) + gap * len(sizes)
+        answers = torch.cat(
+            [filters(line.T[None])[0, :, :n_windows] for filters in self._convolutions()]
+        ).T  # (n_windows, n_filters * n_widths)
+        largest = functional.relu(torch.segment_reduce(answers, "max", lengths=windows))
+        outputs: torch.Tensor = self.linear(self.dropout(largest))
         return outputs
 
     def _convolutions(self) -> list[nn.Conv1d]:
@@ -236,13 +243,8 @@ class TaggingHead(Head):
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Give each word of each document its tags' scores, (n_entries, n_tags)."""
-        # All documents lie in one row with gaps between, so that none is padded to the longest.
-        words = self.seen(vectors, kept)[batch.words] * (batch.weights != 0)[:, None]
-        numbers = torch.arange(len(words), device=words.device)
-        gaps = self.reach * torch.bucketize(numbers, batch.starts, right=True)
-        places = numbers + gaps  # (n_entries,)
-        line = words.new_zeros(len(words) + self.reach * (len(batch.starts) + 1), words.shape[1])
-        line = line.index_copy(0, places, words)
+        words = _entries(self.seen(vectors, kept), batch)
+        line, places = _in_line(words, batch.starts, self.reach)
         inside = line.new_zeros(len(line)).index_fill(0, places, 1.0)
         near = functional.relu(self.near(line.T[None])) * inside
         far = near + functional.relu(self.far(self.dropout(near)))  # (1, n_filters, n_places)
@@ -508,6 +510,34 @@ def make_head(
 
 def _n_texts(kind: str) -> int:
     return 2 if kind in ("pair", "pair-regression") else 1
+
+
+def _entries(vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Give the word of each entry, zeros for one that the table lacks, (n_entries, n_dims)."""
+    return vectors[batch.words] * (batch.weights != 0)[:, None]
+
+
+def _in_line(
+    words: torch.Tensor, starts: torch.Tensor, gap: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay documents in one line with gaps of zeros around, so that none is padded to the longest.
+
+    Parameters
+    ----------
+    words : Tensor (n_entries, n_dims)
+    starts : Tensor (n_documents,)
+        Where each document begins among the entries.
+
+    Returns
+    -------
+    line : Tensor (n_entries + gap * (n_documents + 1), n_dims)
+    places : Tensor (n_entries,)
+        Where each entry lies in it.
+    """
+    numbers = torch.arange(len(words), device=words.device)
+    places = numbers + gap * torch.bucketize(numbers, starts, right=True)
+    line = words.new_zeros(len(words) + gap * (len(starts) + 1), words.shape[1])
+    return line.index_copy(0, places, words), places
 
 
 def padded(
