@@ -18,7 +18,16 @@ from tqdm import tqdm
 
 from skadacomp._codes import code_matrix
 from skadacomp._encoder import RowEncoder
-from skadacomp._learning import Budget, Rate, Settings, Task, fine_tune_table, learn, shelf
+from skadacomp._learning import (
+    Budget,
+    Rate,
+    Settings,
+    Task,
+    fine_tune_table,
+    learn,
+    learner,
+    shelf,
+)
 from skadacomp._learning.codes import (
     TiedEncoder,
     code_usage,
@@ -32,7 +41,7 @@ from skadacomp._learning.heads import ConvolutionalHead, PooledHead, _sums, make
 from skadacomp._learning.lengths import LengthLogits, choose, choose_within, significance
 from skadacomp._learning.space import Overlay, find_space
 from skadacomp._learning.student import Student, Targets
-from skadacomp._learning.teacher import Split, Teacher, evaluate, fine_tune
+from skadacomp._learning.teacher import Split, Teacher, evaluate, fine_tune, usual_scale
 from skadacomp._learning.trainer import Documents, Trainer, batch_size, pick_device
 
 CPU = torch.device("cpu")
@@ -1277,6 +1286,66 @@ def test_fine_tuning_replaces_the_words_of_the_task_alone():
     assert not moved[50:80].any()
     assert moved[:50].all()
     assert moved[80:].all()
+
+
+@given(st.integers(-100, 100), st.floats(0.36, 0.7))
+def test_the_usual_scale_is_a_power_of_two(exponent, number):
+    table = np.array([[1.0, -1.0], [-1.0, 1.0]]) * number * 2.0**exponent
+    assert usual_scale(table + table.max(), np.array([2.0, 2.0])) == 2.0**-exponent
+
+
+def test_the_usual_scale_is_that_of_the_words_that_count():
+    table = np.array([[0.5], [-0.5], [1e6]])
+    assert usual_scale(table, np.array([1.0, 1.0, 0.0])) == 1
+    assert usual_scale(np.ones((3, 2)), np.ones(3)) == 1
+
+
+@pytest.mark.parametrize("scale", [2.0**-20, 0.125, 64.0])
+@pytest.mark.parametrize("head", ["linear", "convolutional"])
+def test_a_table_is_learned_alike_at_any_scale(head, scale):
+    task, table = decisive_task()[0], random_table()
+    if head == "convolutional":
+        task = replace(task, make_head=partial(ConvolutionalHead, n_outputs=2, n_filters=6))
+    settings = settings_of(max_iter=4)
+    one, other = (learn(table * np.float32(c), task, settings) for c in (1, scale))
+    np.testing.assert_array_equal(one.codes, other.codes)
+    np.testing.assert_allclose(other.codebooks / scale, one.codebooks, rtol=1e-3, atol=1e-5)
+
+
+def test_a_head_of_ones_own_sees_the_table_as_it_is():
+    task, table = decisive_task()[0], random_table() / 8
+    seen = []
+
+    class Watching(PooledHead):
+        def forward(self, vectors, kept, batch):
+            seen.append(vectors.detach().std().item())
+            return super().forward(vectors, kept, batch)
+
+    make = partial(Watching, n_outputs=2, average=True)
+    for own in (True, False):
+        task = replace(task, make_head=make, any_dims=not own)
+        seen.clear()
+        fine_tune_table(table, task, settings_of(max_iter=1))
+        assert seen[0] == pytest.approx(table.std() * (1 if own else 8), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("n_dims", "weight", "floor"),
+    [(8, 0.4, 0.4), (50, 0.4, 0.4), (100, 0.4, 0.2), (400, 0.4, 0.05), (100, 0.01, 0.01)],
+)
+def test_directions_that_the_head_does_not_read_share_a_floor(monkeypatch, n_dims, weight, floor):
+    floors = []
+
+    def watched(*args, **given):
+        floors.append(given["floor"])
+        return find_space(*args, **given)
+
+    monkeypatch.setattr(learner, "find_space", watched)
+    monkeypatch.setattr(learner, "_axes_of_rows", lambda vectors: None)
+    table = np.random.default_rng(0).normal(size=(N_WORDS, n_dims)).astype(np.float32)
+    settings = settings_of((0, 1), max_iter=1, reconstruction_weight=weight)
+    learn(table, decisive_task(n_documents=40)[0], settings)
+    assert floors == [pytest.approx(floor)]
 
 
 @pytest.mark.parametrize("with_task", [False, True])

@@ -43,9 +43,8 @@ def convolutional_score(case: Case, vectors: NDArray[np.float32], seed: int) -> 
     )
     n_classes = int(case.labels.max()) + 1
     with one_thread():
-        model = read_fixed(
-            vectors, partial(ConvolutionalHead, n_outputs=n_classes), train, dev, seed
-        )
+        make_head = partial(ConvolutionalHead, n_outputs=n_classes)
+        model = read_fixed(vectors * np.float32(case.scale), make_head, train, dev, seed)
         return Score(*(evaluate(model, part, CPU)["task_score"] for part in (dev, test)))
 
 

@@ -26,6 +26,7 @@ def linear_score(case: Case, words: NDArray[np.float32] | sparse.csr_matrix) -> 
     """Classify mean-pooled documents by logistic regression.
 
     C is chosen by log loss on dev; for the test the classifier is then fitted on train and dev.
+    Vectors are brought to the scale of the pretrained table, so that the same C suit all tables.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ def linear_score(case: Case, words: NDArray[np.float32] | sparse.csr_matrix) -> 
         Vectors or other features of the words. Words whose rows are all zeros are skipped.
     """
     X = _pool(case, words)
+    if not sparse.issparse(words):
+        X *= case.scale
     y = case.labels
     tried = []
     for strength in _STRENGTHS:

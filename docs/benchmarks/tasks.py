@@ -16,6 +16,7 @@ from scipy import sparse
 from sklearn.model_selection import train_test_split
 
 from skadacomp import EmbeddingTable
+from skadacomp._learning.teacher import usual_scale
 from skadacomp.datasets import load_glove, package_folder
 
 TASKS = ("sst2", "trec6", "agnews")
@@ -75,6 +76,11 @@ class Case:
         """Counts over their sum: times the table, they are mean-pooled documents."""
         totals = np.maximum(np.asarray(self.counts.sum(1)).ravel(), 1)
         return sparse.csr_matrix(sparse.diags_array(1 / totals) @ self.counts)
+
+    @cached_property
+    def scale(self) -> float:
+        """What brings the pretrained numbers near a half, where heads of any table are at home."""
+        return usual_scale(self.table.vectors, self.frequency)
 
     @cached_property
     def frequency(self) -> NDArray[np.float64]:

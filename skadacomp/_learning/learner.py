@@ -41,7 +41,7 @@ from skadacomp._learning.lengths import (
 from skadacomp._learning.shelf import TEACHERS, shelf_key
 from skadacomp._learning.space import Overlay, Space, find_space
 from skadacomp._learning.student import Student, Targets
-from skadacomp._learning.teacher import Split, Teacher, fine_tune
+from skadacomp._learning.teacher import Split, Teacher, fine_tune, usual_scale
 from skadacomp._learning.trainer import (
     Batch,
     Course,
@@ -56,6 +56,7 @@ from skadacomp._mapped import mean_row, take_rows
 
 CPU = torch.device("cpu")
 _WIDE = 512  # dimensions up to which it takes no time that a table has more of them than words
+_USUAL_DIMS = 50  # directions that `reconstruction_weight` is the floor for; of more, each has less
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
 
@@ -76,8 +77,8 @@ class Task:
     weight : float, default=1.0
         Of this task beside others.
     any_dims : bool, default=True
-        Whether the head may read vectors of fewer dimensions than the table's, which one of the
-        user's own does not expect.
+        Whether the head may read vectors of fewer dimensions than the table's, or at another scale,
+        which one of the user's own does not expect.
     """
 
     documents: Documents
@@ -357,15 +358,18 @@ class _Learner:
         self.teacher = self._fine_tune()
         # What to rebuild: least squares from the fine-tuned and, as asked, the pretrained vectors.
         weight = self.settings.reconstruction_weight
-        tuned, pretrained = _array(self.teacher.vectors), take_rows(self.vectors, self.active)
+        tuned = _array(self.teacher.vectors) / self.scale
+        pretrained = take_rows(self.vectors, self.active)
         targets = ((tuned + weight * pretrained) / (1 + weight)).astype(np.float32)
         self.table = Overlay(self.vectors, self.active, targets)
         teacher = self.teacher
         gram = _array(teacher.head.metric(teacher.vectors.detach(), self.split.train))
-        floor = max(weight * teacher.head.unread_share, 0.01)
+        # Of many directions all but a few are not read; they would count by their number alone.
+        unread = teacher.head.unread_share * min(1.0, _USUAL_DIMS / len(gram))
+        floor = max(weight * unread, 0.01)
         self.space = self._find_space(gram, floor=floor)
         # The head goes on from where the teacher's is, and reads the space's vectors.
-        self.head = self.teacher.head.reading(self._tensor(self.space.metric))
+        self.head = self.teacher.head.reading(self._tensor(self.space.metric / self.scale))
 
     def _find_space(self, gram: NDArray[np.float64] | None, **given: float) -> Space:
         def find() -> Tensors:
@@ -412,8 +416,8 @@ class _Learner:
 
     def _fine_tune(self) -> Teacher:
         self.bar.set_description("fine-tuning")
-        rows, settings = take_rows(self.vectors, self.active), self.settings
-        head = self._make_head()
+        settings, head = self.settings, self._make_head()
+        rows = np.float32(self.scale) * take_rows(self.vectors, self.active)
         teacher = Teacher(torch.as_tensor(rows, device=self.device), head).to(self.device)
         makers = [(task.make_head, task.weight) for task in self.tasks]
         given = (rows, self.split, makers, settings.max_iter, settings.patience)
@@ -430,6 +434,14 @@ class _Learner:
         shared = settings.shared and self.device == CPU
         self._trained("fine-tuning", teacher, train, given if shared else None)
         return teacher
+
+    @cached_property
+    def scale(self) -> float:
+        """What the teacher's vectors are multiplied by; see `usual_scale`."""
+        if not all(task.any_dims for task in self.tasks):
+            return 1.0
+        rows = take_rows(self.vectors, self.active)
+        return usual_scale(rows, self.significance[self.active])
 
     def _start(self) -> tuple[Student, _Encoded]:
         """Take codes from residual k-means, and lengths from rate and distortion."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from skadacomp._learning.heads import Head
@@ -15,6 +16,29 @@ from skadacomp._learning.trainer import Batch, Documents, Trainer
 # A normal prior on how far a vector moves. It is weighed against the sum of the documents' losses,
 # so that few documents move little; the figure suits tasks of thousands of documents.
 _PULL = 0.01
+# What that prior, the learning rates and the heads' first weights suit: the root mean square of the
+# numbers in published 50-dimensional tables. Input tables of transformers have a tenth of it.
+_USUAL_NUMBER = 0.5
+
+
+def usual_scale(vectors: NDArray[np.floating], weights: NDArray[np.floating]) -> float:
+    """Find the power of two that brings the numbers of a table nearest to a half.
+
+    A power of two, so that no digit changes.
+
+    Parameters
+    ----------
+    vectors : ndarray (n_words, n_dims)
+    weights : ndarray (n_words,)
+        How much each word counts; not all 0.
+    """
+    shares = weights / weights.sum()
+    rows = vectors.astype(np.float64)
+    rows -= shares @ rows
+    number = np.sqrt(shares @ (rows**2).mean(1))
+    if not number > 0:
+        return 1.0
+    return float(2.0 ** np.clip(np.round(np.log2(_USUAL_NUMBER / number)), -100, 100))
 
 
 class Teacher(nn.Module):
