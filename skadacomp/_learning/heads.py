@@ -183,7 +183,7 @@ class ConvolutionalHead(Head):
         max_words: int = 400,
     ) -> None:
         super().__init__(criterion or Classes())
-        self.max_words = max_words
+        self.max_words, self.gap = max_words, max(widths)
         filters = [nn.Conv1d(n_dims, n_filters, width) for width in widths]
         self.filters = nn.ModuleList(filters)
         self.dropout = nn.Dropout(0.5)
@@ -191,19 +191,45 @@ class ConvolutionalHead(Head):
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Read the words in their order; around a document there are zeros."""
-        entries, inside = _laid_out(batch.starts, len(batch.words), self.max_words)
-        sizes, gap = inside.sum(1), max(filters.kernel_size[0] for filters in self._convolutions())
-        words = _entries(self.seen(vectors, kept), batch)[entries[inside]]
-        line, _ = _in_line(words, sizes.cumsum(0) - sizes, gap)
-        # A document's windows: from one of zeros before its first word to that of its last word.
-        windows = sizes + gap
-        n_windows = len(words) + gap * len(sizes)
-        answers = torch.cat(
-            [filters(line.T[None])[0, :, :n_windows] for filters in self._convolutions()]
-        ).T  # (n_windows, n_filters * n_widths)
-        largest = functional.relu(torch.segment_reduce(answers, "max", lengths=windows))
-        outputs: torch.Tensor = self.linear(self.dropout(largest))
+        seen = self.seen(vectors, kept)
+        line, windows = self._line(batch, nothing=len(seen))
+        answers = [self._answers(filters, seen, line) for filters in self._convolutions()]
+        largest = torch.segment_reduce(torch.cat(answers, 1), "max", lengths=windows)
+        outputs: torch.Tensor = self.linear(self.dropout(functional.relu(largest)))
         return outputs
+
+    def _line(self, batch: Batch, nothing: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lay documents in one line, so that none is padded to the longest.
+
+        Returns
+        -------
+        line : Tensor (n_windows + gap,)
+            Words as they come; `nothing` around documents, and for a word that the table lacks.
+        windows : Tensor (n_documents,)
+            How many windows of each document there are, one of nothing and those with a word.
+        """
+        entries, inside = _laid_out(batch.starts, len(batch.words), self.max_words)
+        words = torch.where(batch.weights == 0, nothing, batch.words)[entries[inside]]
+        sizes = inside.sum(1)
+        line = words.new_full((len(words) + self.gap * (len(sizes) + 1),), nothing)
+        places = _in_line(sizes.cumsum(0) - sizes, len(words), self.gap)
+        return line.index_copy(0, places, words), sizes + self.gap
+
+    def _answers(
+        self, filters: nn.Conv1d, vectors: torch.Tensor, line: torch.Tensor
+    ) -> torch.Tensor:
+        """Answer at each window, (n_windows, n_filters).
+
+        A word comes many times in a batch, and each time in as many windows as these are wide: what
+        it says at each place of a window is computed once, and summed where it comes.
+        """
+        n_filters, n_dims, width = filters.weight.shape
+        told = vectors @ filters.weight.permute(1, 2, 0).reshape(n_dims, width * n_filters)
+        told = functional.pad(told.reshape(-1, n_filters), (0, 0, 0, width))  # nothing says nothing
+        windows = line.unfold(0, width, 1)[: len(line) - self.gap]  # (n_windows, width)
+        rows = windows * width + torch.arange(width, device=line.device)
+        assert filters.bias is not None
+        return functional.embedding_bag(rows, told, mode="sum") + filters.bias
 
     def _convolutions(self) -> list[nn.Conv1d]:
         return cast("list[nn.Conv1d]", list(self.filters))
@@ -243,8 +269,11 @@ class TaggingHead(Head):
 
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Give each word of each document its tags' scores, (n_entries, n_tags)."""
-        words = _entries(self.seen(vectors, kept), batch)
-        line, places = _in_line(words, batch.starts, self.reach)
+        # All documents lie in one line, so that none is padded to the longest.
+        words = self.seen(vectors, kept)[batch.words] * (batch.weights != 0)[:, None]
+        places = _in_line(batch.starts, len(words), self.reach)
+        line = words.new_zeros(len(words) + self.reach * (len(batch.starts) + 1), words.shape[1])
+        line = line.index_copy(0, places, words)
         inside = line.new_zeros(len(line)).index_fill(0, places, 1.0)
         near = functional.relu(self.near(line.T[None])) * inside
         far = near + functional.relu(self.far(self.dropout(near)))  # (1, n_filters, n_places)
@@ -512,32 +541,16 @@ def _n_texts(kind: str) -> int:
     return 2 if kind in ("pair", "pair-regression") else 1
 
 
-def _entries(vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Give the word of each entry, zeros for one that the table lacks, (n_entries, n_dims)."""
-    return vectors[batch.words] * (batch.weights != 0)[:, None]
-
-
-def _in_line(
-    words: torch.Tensor, starts: torch.Tensor, gap: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lay documents in one line with gaps of zeros around, so that none is padded to the longest.
+def _in_line(starts: torch.Tensor, n_entries: int, gap: int) -> torch.Tensor:
+    """Give entries places in one line, with as many free ones around each document, (n_entries,).
 
     Parameters
     ----------
-    words : Tensor (n_entries, n_dims)
     starts : Tensor (n_documents,)
         Where each document begins among the entries.
-
-    Returns
-    -------
-    line : Tensor (n_entries + gap * (n_documents + 1), n_dims)
-    places : Tensor (n_entries,)
-        Where each entry lies in it.
     """
-    numbers = torch.arange(len(words), device=words.device)
-    places = numbers + gap * torch.bucketize(numbers, starts, right=True)
-    line = words.new_zeros(len(words) + gap * (len(starts) + 1), words.shape[1])
-    return line.index_copy(0, places, words), places
+    numbers = torch.arange(n_entries, device=starts.device)
+    return numbers + gap * torch.bucketize(numbers, starts, right=True)
 
 
 def padded(
