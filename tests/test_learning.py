@@ -38,6 +38,7 @@ from skadacomp._learning.codes import (
 )
 from skadacomp._learning.criteria import Classes
 from skadacomp._learning.heads import ConvolutionalHead, PooledHead, _sums, make_head
+from skadacomp._learning.joint import JointHead
 from skadacomp._learning.lengths import LengthLogits, choose, choose_within, significance
 from skadacomp._learning.space import Overlay, find_space
 from skadacomp._learning.student import Student, Targets
@@ -1298,6 +1299,23 @@ def test_the_usual_scale_is_that_of_the_words_that_count():
     table = np.array([[0.5], [-0.5], [1e6]])
     assert usual_scale(table, np.array([1.0, 1.0, 0.0])) == 1
     assert usual_scale(np.ones((3, 2)), np.ones(3)) == 1
+
+
+@pytest.mark.parametrize(("n_dims", "times"), [(8, 1), (50, 1), (400, 8)])
+def test_vectors_of_many_dimensions_move_faster_than_filters(n_dims, times):
+    head = ConvolutionalHead(n_dims, 2)
+    assert head.vectors_rate(n_dims) == pytest.approx(times * head.learning_rate)
+    linear = PooledHead(n_dims, 2, True)
+    assert linear.vectors_rate(n_dims) == linear.learning_rate
+    both = JointHead([head, linear], [0.5, 0.5])
+    assert both.vectors_rate(n_dims) == min(h.vectors_rate(n_dims) for h in (head, linear))
+
+
+def test_fine_tuning_moves_vectors_at_their_rate(monkeypatch):
+    monkeypatch.setattr(PooledHead, "vectors_rate", lambda head, n_dims: 0.0)
+    table = random_table()
+    tuned = fine_tune_table(table, decisive_task()[0], settings_of(max_iter=4))
+    np.testing.assert_array_equal(tuned, table)
 
 
 @pytest.mark.parametrize("scale", [2.0**-20, 0.125, 64.0])

@@ -29,6 +29,7 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.0001, "code_lengths": _LONG},
     {"size_penalty": 0.02, "n_codewords": 8},
     {"size_penalty": 0.01, "n_codewords": 8},
+    {"size_penalty": 0.005, "n_codewords": 8},
     {"size_penalty": 0.01, "n_codewords": 16},
     {"size_penalty": 0.007},
     {"size_penalty": 0.015, "n_codewords": 8},
@@ -49,6 +50,7 @@ _CONVOLUTIONAL: list[dict[str, Any]] = [
     *_LINEAR[3:8],
     {"size_penalty": 0.003, "n_codewords": 8},
     {"size_penalty": 0.005, "n_codewords": 8, "code_lengths": _LONG},
+    {"size_penalty": 0.0015, "n_codewords": 8, "code_lengths": _LONG},
 ]
 _CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {

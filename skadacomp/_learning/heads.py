@@ -69,6 +69,10 @@ class Head(nn.Module):
             vectors = vectors + (1 - kept)[:, None] * self.dropped
         return vectors if self.inverse is None else vectors @ self.inverse
 
+    def vectors_rate(self, n_dims: int) -> float:
+        """Give the learning rate of the vectors that are fine-tuned together with the head."""
+        return self.learning_rate
+
     def batch_size(self, n_documents: int) -> int:
         """Make about 32 batches an epoch: a network fits a task within few of them."""
         return batch_size(n_documents, 32, smallest=32)
@@ -230,6 +234,14 @@ class ConvolutionalHead(Head):
         rows = windows * width + torch.arange(width, device=line.device)
         assert filters.bias is not None
         return functional.embedding_bag(rows, told, mode="sum") + filters.bias
+
+    def vectors_rate(self, n_dims: int) -> float:
+        """Let vectors of many dimensions move faster.
+
+        Otherwise the filters have learned the documents by heart before the vectors have moved, and
+        vectors that have not, which say much besides the task, are the harder to compress.
+        """
+        return self.learning_rate * max(1.0, n_dims / 50)
 
     def _convolutions(self) -> list[nn.Conv1d]:
         return cast("list[nn.Conv1d]", list(self.filters))

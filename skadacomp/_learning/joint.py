@@ -93,6 +93,10 @@ class JointHead(Head):
             head(vectors, kept, part) for head, part in zip(self._each(), parts, strict=True)
         )
 
+    def vectors_rate(self, n_dims: int) -> float:
+        """Move the table as the most cautious head would."""
+        return min(head.vectors_rate(n_dims) for head in self._each())
+
     def batch_size(self, n_documents: int) -> int:
         """Take as many steps as the head that wants most."""
         return min(head.batch_size(n_documents) for head in self._each())

@@ -89,7 +89,13 @@ def fine_tune(
     """
     head = teacher.head
     size = head.batch_size(len(task.train))
-    optimizer = torch.optim.Adam(teacher.parameters(), lr=head.learning_rate)
+    vectors_rate = head.vectors_rate(teacher.vectors.shape[1])
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [teacher.vectors], "lr": vectors_rate},
+            {"params": list(head.parameters()), "lr": head.learning_rate},
+        ]
+    )
 
     def losses(epoch: int) -> Iterator[torch.Tensor]:
         for batch in task.train.batches(size, device, random.permutation(len(task.train))):
