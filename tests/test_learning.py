@@ -1290,9 +1290,9 @@ def test_fine_tuning_replaces_the_words_of_the_task_alone():
 
 
 @given(st.integers(-100, 100), st.floats(0.36, 0.7))
-def test_the_usual_scale_is_a_power_of_two(exponent, number):
+def test_small_numbers_are_scaled_by_a_power_of_two(exponent, number):
     table = np.array([[1.0, -1.0], [-1.0, 1.0]]) * number * 2.0**exponent
-    assert usual_scale(table + table.max(), np.array([2.0, 2.0])) == 2.0**-exponent
+    assert usual_scale(table + table.max(), np.array([2.0, 2.0])) == max(1, 2.0**-exponent)
 
 
 def test_the_usual_scale_is_that_of_the_words_that_count():
@@ -1318,9 +1318,9 @@ def test_fine_tuning_moves_vectors_at_their_rate(monkeypatch):
     np.testing.assert_array_equal(tuned, table)
 
 
-@pytest.mark.parametrize("scale", [2.0**-20, 0.125, 64.0])
+@pytest.mark.parametrize("scale", [2.0**-20, 0.125])
 @pytest.mark.parametrize("head", ["linear", "convolutional"])
-def test_a_table_is_learned_alike_at_any_scale(head, scale):
+def test_a_table_of_small_numbers_is_learned_alike(head, scale):
     task, table = decisive_task()[0], random_table()
     if head == "convolutional":
         task = replace(task, make_head=partial(ConvolutionalHead, n_outputs=2, n_filters=6))
@@ -1349,7 +1349,7 @@ def test_a_head_of_ones_own_sees_the_table_as_it_is():
 
 @pytest.mark.parametrize(
     ("n_dims", "weight", "floor"),
-    [(8, 0.4, 0.4), (50, 0.4, 0.4), (100, 0.4, 0.2), (400, 0.4, 0.05), (100, 0.01, 0.01)],
+    [(8, 0.4, 0.4), (50, 0.4, 0.4), (100, 0.4, 0.2), (400, 0.4, 20 / N_WORDS), (100, 0.01, 0.01)],
 )
 def test_directions_that_the_head_does_not_read_share_a_floor(monkeypatch, n_dims, weight, floor):
     floors = []

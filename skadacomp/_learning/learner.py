@@ -365,7 +365,8 @@ class _Learner:
         teacher = self.teacher
         gram = _array(teacher.head.metric(teacher.vectors.detach(), self.split.train))
         # Of many directions all but a few are not read; they would count by their number alone.
-        unread = teacher.head.unread_share * min(1.0, _USUAL_DIMS / len(gram))
+        n_directions = min(self.vectors.shape)  # that the rows differ in, at most
+        unread = teacher.head.unread_share * min(1.0, _USUAL_DIMS / n_directions)
         floor = max(weight * unread, 0.01)
         self.space = self._find_space(gram, floor=floor)
         # The head goes on from where the teacher's is, and reads the space's vectors.

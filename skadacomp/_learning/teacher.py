@@ -22,9 +22,10 @@ _USUAL_NUMBER = 0.5
 
 
 def usual_scale(vectors: NDArray[np.floating], weights: NDArray[np.floating]) -> float:
-    """Find the power of two that brings the numbers of a table nearest to a half.
+    """Find the power of two, at least 1, that brings the small numbers of a table near a half.
 
-    A power of two, so that no digit changes.
+    A power of two, so that no digit changes. Large numbers stay as they are: they keep vectors
+    that hardly any document shows from being carried away.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def usual_scale(vectors: NDArray[np.floating], weights: NDArray[np.floating]) ->
     number = np.sqrt(shares @ (rows**2).mean(1))
     if not number > 0:
         return 1.0
-    return float(2.0 ** np.clip(np.round(np.log2(_USUAL_NUMBER / number)), -100, 100))
+    return float(2.0 ** np.clip(np.round(np.log2(_USUAL_NUMBER / number)), 0, 100))
 
 
 class Teacher(nn.Module):
