@@ -782,6 +782,9 @@ def _set_axes(ax: Axes, found: Curves) -> None:
     table_nbytes = next(iter(found.values()))[0].runs[0].table_nbytes
     ax.set_xscale("log")
     ax.set_xlabel("codes + lengths + codebooks")
+    low, high = ax.get_xlim()
+    named = (1.0, 2.0, 5.0) if high < 30 * low else (1.0,)  # a short axis may hold no power of ten
+    ax.xaxis.set_major_locator(LogLocator(subs=named))
     ax.xaxis.set_major_formatter(EngFormatter(unit="B"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(color="0.9", linewidth=0.7)
@@ -793,7 +796,7 @@ def _set_axes(ax: Axes, found: Curves) -> None:
 
     upper = ax.secondary_xaxis("top", functions=(inverse, inverse))
     upper.set_xlabel("compression ratio")
-    upper.xaxis.set_major_locator(LogLocator())
+    upper.xaxis.set_major_locator(LogLocator(subs=named))
     upper.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:,.0f}×"))
     upper.xaxis.set_minor_formatter(NullFormatter())
 
