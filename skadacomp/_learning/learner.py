@@ -418,7 +418,11 @@ class _Learner:
     def _fine_tune(self) -> Teacher:
         self.bar.set_description("fine-tuning")
         settings, head = self.settings, self._make_head()
-        rows = np.float32(self.scale) * take_rows(self.vectors, self.active)
+        rows = take_rows(self.vectors, self.active)
+        # What the teacher's vectors are multiplied by; a head of one's own sees them as they are.
+        any_scale = all(task.any_dims for task in self.tasks)
+        self.scale = usual_scale(rows, self.significance[self.active]) if any_scale else 1.0
+        rows = np.float32(self.scale) * rows
         teacher = Teacher(torch.as_tensor(rows, device=self.device), head).to(self.device)
         makers = [(task.make_head, task.weight) for task in self.tasks]
         given = (rows, self.split, makers, settings.max_iter, settings.patience)
@@ -435,14 +439,6 @@ class _Learner:
         shared = settings.shared and self.device == CPU
         self._trained("fine-tuning", teacher, train, given if shared else None)
         return teacher
-
-    @cached_property
-    def scale(self) -> float:
-        """What the teacher's vectors are multiplied by; see `usual_scale`."""
-        if not all(task.any_dims for task in self.tasks):
-            return 1.0
-        rows = take_rows(self.vectors, self.active)
-        return usual_scale(rows, self.significance[self.active])
 
     def _start(self) -> tuple[Student, _Encoded]:
         """Take codes from residual k-means, and lengths from rate and distortion."""
