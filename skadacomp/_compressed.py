@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skadacomp._codebooks import BITS, codebook_tensors, read_codebooks
 from skadacomp._codes import (
     MAX_CANDIDATES,
     code_width,
@@ -36,7 +37,6 @@ from skadacomp._format import (
     FormatError,
     Metadata,
     Tensors,
-    TensorShape,
     check_tensors,
     file_nbytes,
     read,
@@ -47,11 +47,10 @@ from skadacomp._format import (
 from skadacomp._texts import looked_up, segment_sums, splitter, word_ids
 from skadacomp._vocabulary import Vocabulary
 
-__all__ = ["FORMAT", "CompressedTable", "FormatError", "codebook_shapes", "small_mean"]
+__all__ = ["FORMAT", "CompressedTable", "FormatError", "small_mean"]
 
 _CODEBOOK_TENSORS = ("codebooks", "scales", *AXIS_TENSORS, "mean")
 _MAX_WORDS = 1 << 31
-_INT8_MOST = 127
 # Bound of the numbers in codebooks, scales and mean: far beyond any embedding, and so far within
 # float32 that no sum of codewords overflows.
 LARGEST = 1e30
@@ -122,6 +121,7 @@ class CompressedTable:
         *,
         code_lengths: Sequence[int],
         rank: int | None = None,
+        codebook_bits: int = 8,
         parameters: Mapping[str, Any] | None = None,
         verbose: bool = False,
     ) -> CompressedTable:
@@ -133,7 +133,7 @@ class CompressedTable:
             Each from 0 to n_codewords - 1, padded with -1. The number of codes before the first
             -1 is the row's code length; a row of code length 0 is dropped.
         codebooks : array-like of shape (n_codebooks, n_codewords, n_dims), float
-            Kept as int8 with one float32 scale a codebook.
+            Kept as whole numbers with one float32 scale a codebook.
         mean : array-like of shape (n_dims,), float
             Kept as float16 where that holds it, else as float32.
         words : sequence of n_words str, default=None
@@ -145,6 +145,9 @@ class CompressedTable:
             Keep the codebooks as the product of coordinates and this many axes that they share,
             where that is smaller. Codebooks of a higher rank lose what the axes do not span. None
             keeps them whole.
+        codebook_bits : {4, 8}, default=8
+            Of a number of the codebooks or, where they share axes, of the axes. 8 lose next to
+            nothing; 4 lose a little, and nearly halve what codebooks take.
         parameters : mapping, default=None
             Anything that JSON can hold, kept with the table.
         verbose : bool, default=False
@@ -159,9 +162,12 @@ class CompressedTable:
         TypeError
             If `parameters` cannot be JSON or a word is not a str.
         ValueError
-            If shapes do not fit each other, numbers are not finite or exceed 1e30, or a row's
-            codes are out of bounds, have a code after a -1, or a number that is no candidate.
+            If shapes do not fit each other, numbers are not finite or exceed 1e30, `codebook_bits`
+            is not 4 or 8, or a row's codes are out of bounds, have a code after a -1, or a number
+            that is no candidate.
         """
+        if codebook_bits not in BITS:
+            raise ValueError(f"codebook_bits={codebook_bits!r} must be 4 or 8")
         books = _finite(codebooks, "codebooks", 3)
         offset = _finite(mean, "mean", 1)
         if books.shape[2:] != offset.shape:
@@ -175,7 +181,8 @@ class CompressedTable:
         counts = tuple(np.bincount(choices, minlength=len(candidates)).tolist())
         coded = rows[_rows_by_length(choices, candidates)]  # (n_slots, n_codebooks)
         stored, packed = _packed_codes(coded, candidates, code_width(books.shape[1]))
-        tensors = {**_codebook_tensors(books, rank), "mean": small_mean(offset), **packed}
+        kept = codebook_tensors(books, rank, codebook_bits)
+        tensors = {**kept, "mean": small_mean(offset), **packed}
         makers: dict[str, Callable[[], Tensors]] = {
             "lengths": lambda: {"lengths": encode_lengths(choices, len(candidates))},
         }
@@ -256,10 +263,7 @@ class CompressedTable:
     @cached_property
     def codebooks(self) -> NDArray[np.float32]:
         """Codebooks as they decode, (n_codebooks, n_codewords, n_dims) float32, read-only."""
-        books = _scaled(self._tensors["codebooks"], self._tensors["scales"])
-        if "axes" in self._tensors:
-            books = books @ _scaled(self._tensors["axes"], self._tensors["axis_scales"])
-        return _read_only(books)
+        return _read_only(read_codebooks(self._tensors))
 
     @cached_property
     def mean(self) -> NDArray[np.float32]:
@@ -929,64 +933,6 @@ def _refuse_rows(refused: Any, why: Callable[[int], str]) -> None:
 
 # ---------------------------------------------------------------------------------------------
 # Arrays to tensors
-
-
-def codebook_shapes(shape: tuple[int, int, int], rank: int | None) -> dict[str, TensorShape]:
-    """Give the tensors that codebooks are kept as, whichever form is smaller.
-
-    Parameters
-    ----------
-    shape : (n_codebooks, n_codewords, n_dims)
-    rank : int or None
-        Axes that the codebooks may share; None for no bound.
-    """
-    n_codebooks, n_codewords, n_dims = shape
-    whole = {
-        "codebooks": TensorShape(DTYPES["I8"], shape),
-        "scales": TensorShape(DTYPES["F32"], (n_codebooks,)),
-    }
-    if rank is None:
-        return whole
-    factored = {
-        "codebooks": TensorShape(DTYPES["I8"], (n_codebooks, n_codewords, rank)),
-        "scales": whole["scales"],
-        "axes": TensorShape(DTYPES["I8"], (rank, n_dims)),
-        "axis_scales": TensorShape(DTYPES["F32"], (rank,)),
-    }
-    return min(whole, factored, key=lambda form: sum(part.nbytes for part in form.values()))
-
-
-def _codebook_tensors(books: NDArray[np.float32], rank: int | None) -> Tensors:
-    shapes = codebook_shapes(books.shape, rank)
-    tensors: Tensors = {}
-    if "axes" in shapes:
-        n_axes, n_dims = shapes["axes"].shape
-        # Coordinates of unit length, so that no axis is small beside another's int8 steps.
-        flat = books.reshape(-1, n_dims).astype(np.float64)
-        left, sizes, right = np.linalg.svd(flat, full_matrices=False)
-        axes = np.zeros((n_axes, n_dims))  # further axes than codebooks can have stay zero
-        axes[: len(sizes)] = (sizes[:, None] * right)[:n_axes]
-        coordinates = np.zeros((len(flat), n_axes), np.float32)
-        coordinates[:, : len(sizes)] = left[:, :n_axes]
-        books = coordinates.reshape(shapes["codebooks"].shape)
-        tensors["axes"], tensors["axis_scales"] = _quantised(axes)
-    tensors["codebooks"], tensors["scales"] = _quantised(books)
-    return tensors
-
-
-def _quantised(blocks: NDArray[np.floating]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Blocks as int8 and one scale each; block = int8 * scale."""
-    most = np.abs(blocks).reshape(len(blocks), -1).max(axis=1, initial=0.0)  # (n_blocks,)
-    scales = (most / _INT8_MOST).astype(DTYPES["F32"])
-    scales[scales == 0] = 1.0  # a block of zeros, or too small for float32: zeros it stays
-    each = scales.reshape(-1, *[1] * (blocks.ndim - 1))
-    return np.rint(blocks / each).clip(-_INT8_MOST, _INT8_MOST).astype(np.int8), scales
-
-
-def _scaled(steps: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Undo `_quantised`."""
-    each = scales.reshape(-1, *[1] * (steps.ndim - 1))
-    return steps.astype(np.float32) * each.astype(np.float32)
 
 
 def small_mean(mean: NDArray[np.float32]) -> NDArray[Any]:

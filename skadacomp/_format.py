@@ -42,8 +42,9 @@ _TENSORS: dict[str, tuple[tuple[str, ...], int]] = {
     "coef": (("F32",), 2),  # (n_outputs, n_codebooks * n_codewords + 1), of a FrozenClassifier
     "intercept": (("F32",), 1),  # (n_outputs,)
     "mean": (("F32", "F16"), 1),  # (n_dims,)
-    "codebooks": (("I8",), 3),  # (n_codebooks, n_codewords, n_dims), or n_axes where there are axes
-    "axes": (("I8",), 2),  # (n_axes, n_dims)
+    # (n_codebooks, n_codewords, n_dims), or n_axes where there are axes; U8 has two numbers a byte
+    "codebooks": (("I8", "U8"), 3),
+    "axes": (("I8", "U8"), 2),  # (n_axes, n_dims), or two numbers a byte
     "codes": (("U8",), 1),
     "stored_rows": (("U8",), 1),  # where rows with equal codes share them
     "lengths": (("U8",), 1),
@@ -205,15 +206,25 @@ def check_tensors(tensors: Tensors) -> None:
     _check_codebooks(tensors)
 
 
+def row_width(dtype: np.dtype[Any], n_numbers: int) -> int:
+    """Bytes that so many numbers of codebooks or axes take: one each as I8, a half as U8."""
+    return n_numbers if dtype == DTYPES["I8"] else -(-n_numbers // 2)
+
+
 def _check_codebooks(tensors: Tensors) -> None:
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    n_codebooks, _, n_dims = shapes["codebooks"]
+    n_codebooks, _, width = shapes["codebooks"]
+    n_across = shapes["mean"][0]
     fits = shapes["scales"] == (n_codebooks,)
-    if "axes" in tensors or "axis_scales" in tensors:
-        n_axes = n_dims
-        n_dims = shapes.get("axes", (0, 0))[1]
-        fits &= shapes.get("axes") == (n_axes, n_dims) and shapes.get("axis_scales") == (n_axes,)
-    if not fits or shapes["mean"] != (n_dims,):
+    present = [name for name in AXIS_TENSORS if name in tensors]
+    if present:
+        n_axes = shapes.get("axis_scales", (0,))[0]
+        fits &= len(present) == len(AXIS_TENSORS) and shapes["axes"] == (
+            n_axes,
+            row_width(tensors["axes"].dtype, n_across),
+        )
+        n_across = n_axes
+    if not fits or width != row_width(tensors["codebooks"].dtype, n_across):
         parts = ("codebooks", "scales", *AXIS_TENSORS, "mean")
         found = ", ".join(f"{name} {shapes[name]}" for name in parts if name in shapes)
         raise ValueError(f"shapes do not fit each other: {found}")

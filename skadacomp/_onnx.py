@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skadacomp._codebooks import axis_steps, codebook_steps
 from skadacomp._codes import code_width, pack
 from skadacomp._compressed import CompressedTable
 from skadacomp._frozen import FrozenClassifier
@@ -335,9 +336,9 @@ def _codes(graph: Graph, table: CompressedTable, lengths: str, words: Words) -> 
 def _vectors(graph: Graph, table: CompressedTable, of_codes: str) -> str:
     """Vectors (n, n_dims) float32 of code features."""
     tensors = table._tensors
-    books = _scaled(graph, tensors["codebooks"], tensors["scales"])
+    books = _scaled(graph, codebook_steps(tensors), tensors["scales"])
     if "axes" in tensors:
-        axes = _scaled(graph, tensors["axes"], tensors["axis_scales"])
+        axes = _scaled(graph, axis_steps(tensors), tensors["axis_scales"])
         books = graph("MatMul", books, axes)
     books = graph("Reshape", books, [-1, table.n_dims])
     mean = graph.cast(tensors["mean"][None], np.float32)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skadacomp._codebooks import codebook_shapes
 from skadacomp._codes import code_width, lengths_nbytes, packed_nbytes
-from skadacomp._compressed import codebook_shapes, small_mean
+from skadacomp._compressed import small_mean
 from skadacomp._format import Metadata, Shaped, TensorShape, file_nbytes
 from skadacomp._mapped import mean_row
 from skadacomp._table import EmbeddingTable
@@ -40,6 +41,8 @@ class SizeModel:
         Codewords in a codebook.
     parameters : mapping of str to anything that JSON can hold
         What the compressed table will keep of its making.
+    codebook_bits : {4, 8}, default=8
+        Of a number of the codebooks.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class SizeModel:
         candidates: tuple[int, ...],
         n_codewords: int,
         parameters: Mapping[str, Any],
+        codebook_bits: int = 8,
     ) -> None:
         self.table = table
         self.n_words = table.n_words
@@ -55,6 +59,7 @@ class SizeModel:
         self.width = code_width(n_codewords)
         self.parameters = dict(parameters)
         self.codebooks = (candidates[-1], n_codewords, table.n_dims)
+        self.codebook_bits = codebook_bits
         self.mean: Shaped = small_mean(mean_row(table.vectors).astype(np.float32))
 
     @cached_property
@@ -69,7 +74,8 @@ class SizeModel:
             shapes |= self.words.shapes(self.candidates[choices] > 0)
         tensors = {name: TensorShape(_BYTE, shape) for name, shape in shapes.items()}
         metadata = Metadata(tuple(self.candidates.tolist()), self._counts(choices), self.parameters)
-        fixed = {"mean": self.mean, **codebook_shapes(self.codebooks, rank)}
+        books = codebook_shapes(self.codebooks, rank, self.codebook_bits)
+        fixed = {"mean": self.mean, **books}
         return file_nbytes({**fixed, **tensors}, metadata.text())
 
     def bits_per_word(self, choices: NDArray[np.uint8], rank: int | None = None) -> float:

@@ -299,6 +299,7 @@ def texts():
         {"n_codewords": 256, "code_lengths": (1, 2), "lowercase": False},
         {"code_lengths": (4,), "output": "vectors"},
         {"n_codewords": 2, "bits_per_word": 2.0},
+        {"n_codewords": 8, "codebook_bits": 4},
     ],
     ids=str,
 )

@@ -22,8 +22,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import skadacomp._compressed as room
+from skadacomp._codebooks import codebook_shapes
 from skadacomp._codes import code_matrix, decode, encode_lengths
-from skadacomp._compressed import FORMAT, CompressedTable, FormatError, codebook_shapes
+from skadacomp._compressed import FORMAT, CompressedTable, FormatError
 from skadacomp._texts import segment_sums
 
 GOLDEN = Path(__file__).parent / "data" / "compressed-format-1.safetensors"
@@ -267,13 +268,65 @@ def test_more_axes_than_codebooks_have_stay_zero():
     assert np.abs(kept.codebooks - wide).max() < 0.03 * np.abs(wide).max()
 
 
-def test_codebooks_of_zeros_stay_zeros():
+@pytest.mark.parametrize("bits", [4, 8])
+def test_codebooks_of_zeros_stay_zeros(bits):
     codebooks = np.zeros((2, 4, 3))
     codebooks[1, 2] = 1e-45  # a scale that float32 cannot tell from 0
-    table = CompressedTable.from_codes([[0, 2]], codebooks, np.zeros(3), code_lengths=(2,))
+    table = CompressedTable.from_codes(
+        [[0, 2]], codebooks, np.zeros(3), code_lengths=(2,), codebook_bits=bits
+    )
     np.testing.assert_array_equal(table._tensors["scales"], 1)
     np.testing.assert_array_equal(table.codebooks, 0)
     np.testing.assert_array_equal(table.vectors([0]), 0)
+
+
+@pytest.mark.parametrize("n_dims", [1, 6, 37])
+@pytest.mark.parametrize("rank", [None, 1])
+def test_codebooks_of_four_bits_take_half(n_dims, rank, tmp_path):
+    codes, _, _ = random_case()
+    books = np.random.default_rng(0).normal(size=(8, 4, n_dims))
+    if rank:
+        books = books[:, :, :1] * np.arange(1, n_dims + 1)
+    given = {"codes": codes, "mean": np.zeros(n_dims), "code_lengths": (0, 2, 4, 8), "rank": rank}
+    whole = CompressedTable.from_codes(codebooks=books, **given)
+    table = CompressedTable.from_codes(codebooks=books, codebook_bits=4, **given)
+    factored = "axes" in table._tensors
+    assert factored == ("axes" in whole._tensors) == (rank is not None and n_dims > 1)
+    name = "axes" if factored else "codebooks"
+    *rows, width = whole._tensors[name].shape
+    assert table._tensors[name].shape == (*rows, (width + 1) // 2)
+    error = ((table.codebooks - books) ** 2).sum() / (books**2).sum()
+    assert 0 < error < 0.03
+    if not factored:  # each number is at the nearest of fifteen signed squares
+        numbers = np.array([n * abs(n) for n in range(-7, 8)])
+        levels = table._tensors["scales"][:, None] * numbers  # (n_codebooks, 15)
+        nearest = abs(books[..., None] - levels[:, None, None]).min(-1)
+        np.testing.assert_allclose(abs(table.codebooks - books), nearest, atol=1e-6)
+    table.save(tmp_path / "t")
+    assert_same(CompressedTable.open(tmp_path / "t"), table)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(table)).codebooks, table.codebooks)
+
+
+def test_other_bits_of_codebooks_are_refused():
+    with pytest.raises(ValueError, match="codebook_bits=5 must be 4 or 8"):
+        CompressedTable.from_codes(
+            [[0]], np.ones((1, 2, 2)), [0, 0], code_lengths=(1,), codebook_bits=5
+        )
+
+
+def test_codebooks_of_four_bits_and_a_wrong_width_are_refused(tmp_path):
+    books = np.ones((1, 2, 7))
+    table = CompressedTable.from_codes(
+        [[0], [1]], books, np.zeros(7), code_lengths=(1,), codebook_bits=4
+    )
+    table.save(tmp_path / "t")
+    metadata = parts((tmp_path / "t").read_bytes())[0]["__metadata__"]
+    tensors = load_file(tmp_path / "t")
+    for width in (3, 7):
+        spoiled = {**tensors, "codebooks": np.full((1, 2, width), 0x99, np.uint8)}
+        save_file(spoiled, tmp_path / "u", metadata)
+        with pytest.raises(FormatError, match="do not fit each other"):
+            CompressedTable.open(tmp_path / "u")
 
 
 @pytest.mark.parametrize(
@@ -794,7 +847,7 @@ def factored(tmp_path):
         ("axis_scales", None, "do not fit each other"),
         ("axes", lambda axes: axes[:2].copy(), "do not fit each other"),
         ("axes", lambda axes: axes[:, :80].copy(), "do not fit each other"),
-        ("axes", lambda axes: axes[0].copy(), "'axes' must be I8 of 2 dimensions"),
+        ("axes", lambda axes: axes[0].copy(), "'axes' must be I8 or U8 of 2 dimensions"),
         ("axis_scales", lambda scales: scales[:2].copy(), "do not fit each other"),
         ("axis_scales", lambda scales: scales * np.float32(np.nan), "'axis_scales' must be finite"),
         # Each within its bound, and yet numbers that float32 does not hold.

@@ -87,6 +87,28 @@ def test_codes_of_one_bit_and_of_several(table, task, n_codewords):
     assert fit.codebooks_.shape == (2, n_codewords, table.n_dims)
 
 
+def test_codebooks_of_four_bits(table, task, tmp_path):
+    """The same codes, codebooks of half the bytes, near those of 8 bits; budgets know of it."""
+    eight = compressor(code_lengths=(0, 4), n_codewords=16).fit(table, *task)
+    four = compressor(code_lengths=(0, 4), n_codewords=16, codebook_bits=4).fit(table, *task)
+    np.testing.assert_array_equal(four.codes_, eight.codes_)
+    assert four.sizes_["codebooks"] < 0.75 * eight.sizes_["codebooks"]
+    error = ((four.codebooks_ - eight.codebooks_) ** 2).sum() / (eight.codebooks_**2).sum()
+    assert 0 < error < 0.05
+    four.compressed_.save(tmp_path / "table")
+    kept = CompressedTable.open(tmp_path / "table")
+    assert kept.parameters["codebook_bits"] == 4
+    np.testing.assert_array_equal(kept.codebooks, four.codebooks_)
+    tight = compressor(max_bytes=1700, codebook_bits=4).fit(table, *task)
+    assert 0.95 * 1700 <= tight.compressed_.file_nbytes <= 1700
+
+
+@pytest.mark.parametrize("bits", [0, 5, 16, 8.0, "8"])
+def test_other_bits_of_codebooks_are_refused(table, bits):
+    with pytest.raises(ValueError, match="codebook_bits"):
+        compressor(codebook_bits=bits).fit(table)
+
+
 def test_without_a_task_it_learns_to_rebuild(table):
     coarse = compressor(code_lengths=(1,)).fit(table)
     fine = compressor(code_lengths=(8,), n_codewords=16).fit(table)

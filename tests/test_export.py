@@ -51,7 +51,14 @@ def padded(documents):
 
 
 def table_of(
-    n_words=700, n_codewords=16, lengths=(0, 2, 4, 8), n_dims=6, rank=None, words=None, dropped=0.0
+    n_words=700,
+    n_codewords=16,
+    lengths=(0, 2, 4, 8),
+    n_dims=6,
+    rank=None,
+    words=None,
+    dropped=0.0,
+    bits=8,
 ):
     """Random codes; the later a row, the shorter its code. A part of the rows may be dropped."""
     rng = np.random.default_rng(n_codewords)
@@ -65,7 +72,9 @@ def table_of(
     if rank is not None:
         books = books[..., :rank] @ rng.normal(size=(rank, n_dims))
     mean = rng.normal(size=n_dims)
-    return CompressedTable.from_codes(codes, books, mean, words, code_lengths=lengths, rank=rank)
+    return CompressedTable.from_codes(
+        codes, books, mean, words, code_lengths=lengths, rank=rank, codebook_bits=bits
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +102,8 @@ def documents():
         {"n_codewords": 8, "lengths": (5,)},
         {"n_codewords": 8, "lengths": (0, 1, 2, 3, 4, 5, 6, 7)},
         {"n_codewords": 8, "rank": 2, "n_dims": 40},
+        {"n_codewords": 8, "n_dims": 7, "bits": 4},
+        {"n_codewords": 8, "rank": 3, "n_dims": 41, "bits": 4},
         {"n_codewords": 8, "n_words": 9000, "dropped": 0.95},
     ],
     ids=str,

@@ -44,6 +44,7 @@ ROOMS = [
     "_documents",
     "_frozen",
     "_compressed",
+    "_codebooks",
     "_decoder",
     "_encoder",
     "_table",

@@ -1039,6 +1039,7 @@ def settings_of(candidates=(0, 2, 4, 8), n_codewords=4, bits_per_word=None, **ch
     settings = Settings(
         rate=rate,
         n_codewords=n_codewords,
+        codebook_bits=8,
         init="residual-kmeans",
         length_method="gumbel-softmax",
         size_penalty=0.02,

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skadacomp import CompressedTable, EmbeddingTable
+from skadacomp._codebooks import BITS
 from skadacomp._sizes import SizeModel
 
 PARAMETERS = {"n_codewords": 8, "note": "é"}
@@ -21,7 +22,7 @@ def random_table(n_words: int, words: bool, scale: float, rng: np.random.Generat
     return EmbeddingTable(names if words else None, vectors)
 
 
-def compressed(table, choices, candidates, n_codewords, rng, rank=None):
+def compressed(table, choices, candidates, n_codewords, rng, rank=None, bits=8):
     """Give a table of random codes that has these lengths."""
     lengths = np.array(candidates)[choices]
     codes = rng.integers(0, n_codewords, (table.n_words, candidates[-1]))
@@ -35,6 +36,7 @@ def compressed(table, choices, candidates, n_codewords, rng, rank=None):
         table.words,
         code_lengths=candidates,
         rank=rank,
+        codebook_bits=bits,
         parameters=PARAMETERS,
     )
 
@@ -50,24 +52,25 @@ def compressed(table, choices, candidates, n_codewords, rng, rank=None):
     n_codewords=st.sampled_from([2, 4, 16, 256]),
     only=st.none() | st.integers(0, 4),
     rank=st.none() | st.integers(1, 6),
+    bits=st.sampled_from(BITS),
     seed=st.integers(0, 999),
 )
-@example(300, True, 1.0, (0, 2, 4, 8), 4, 0, None, 0)  # everything dropped
-@example(300, False, 1.0, (0, 2, 4, 8), 4, 0, 2, 0)
-@example(300, True, 1.0, (3,), 16, None, 1, 0)  # one candidate
-@example(1, True, 1.0, (0, 1), 2, 1, 6, 0)
-def test_sizes_are_exact(n_words, words, scale, candidates, n_codewords, only, rank, seed):
+@example(300, True, 1.0, (0, 2, 4, 8), 4, 0, None, 8, 0)  # everything dropped
+@example(300, False, 1.0, (0, 2, 4, 8), 4, 0, 2, 4, 0)
+@example(300, True, 1.0, (3,), 16, None, 1, 8, 0)  # one candidate
+@example(1, True, 1.0, (0, 1), 2, 1, 6, 4, 0)
+def test_sizes_are_exact(n_words, words, scale, candidates, n_codewords, only, rank, bits, seed):
     rng = np.random.default_rng(seed)
     table = random_table(n_words, words, scale, rng)
     shares = rng.dirichlet(np.ones(len(candidates)))
     choices = rng.choice(len(candidates), n_words, p=shares).astype(np.uint8)
     if only is not None:
         choices[:] = only % len(candidates)
-    model = SizeModel(table, candidates, n_codewords, PARAMETERS)
-    shipped = compressed(table, choices, candidates, n_codewords, rng, rank)
+    model = SizeModel(table, candidates, n_codewords, PARAMETERS, bits)
+    shipped = compressed(table, choices, candidates, n_codewords, rng, rank, bits)
     assert model.file_nbytes(choices, rank) == shipped.file_nbytes
-    bits = 8 * (shipped.sizes["codes"] + shipped.sizes["lengths"]) / n_words
-    assert model.bits_per_word(choices) == bits
+    code_bits = 8 * (shipped.sizes["codes"] + shipped.sizes["lengths"]) / n_words
+    assert model.bits_per_word(choices) == code_bits
 
 
 def test_one_model_sizes_many_choices(tmp_path):

@@ -37,6 +37,11 @@ _LINEAR: list[dict[str, Any]] = [
     # Nothing for directions that the head does not read.
     {"size_penalty": 0.01, "n_codewords": 8, "reconstruction_weight": 0},
     {"size_penalty": 0.002, "reconstruction_weight": 0},
+    {"size_penalty": 0.02, "codebook_bits": 4},
+    {"size_penalty": 0.005, "n_codewords": 8, "codebook_bits": 4},
+    {"size_penalty": 0.01, "n_codewords": 8, "codebook_bits": 4},
+    {"size_penalty": 0.0005, "code_lengths": _LONG, "codebook_bits": 4},
+    {"size_penalty": 0.04, "codebook_bits": 4},
 ]
 _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.02, "n_codewords": 8},

@@ -125,6 +125,10 @@ def _additive_peers(n_words: int, n_dims: int, full: bool) -> Iterator[Peer]:
             if _books_are_small(n_codes, width, n_words):
                 run = partial(_additive, method=method, n_codes=n_codes, width=width)
                 yield Peer(method, f"{n_codes} × {width} bits", run)
+                # As ours may have, and where codebooks are much of the whole.
+                if method == "RQ" and n_dims > 100:
+                    setting = f"{n_codes} × {width} bits, 4-bit codebooks"
+                    yield Peer(method, setting, partial(run, codebook_bits=4))
 
 
 def _books_are_small(n_codebooks: int, width: int, n_words: int) -> bool:
@@ -184,7 +188,9 @@ def _summed(codebooks: Floats, codes: Codes) -> Floats:
     return total
 
 
-def _ship_sums(vectors: Floats, codes: Codes, codebooks: Floats) -> Compressed:
+def _ship_sums(
+    vectors: Floats, codes: Codes, codebooks: Floats, codebook_bits: int = 8
+) -> Compressed:
     """Refit additive codebooks to the codes by least squares and ship them, both as ours are.
 
     Parameters
@@ -199,20 +205,34 @@ def _ship_sums(vectors: Floats, codes: Codes, codebooks: Floats) -> Compressed:
     # Every word takes one codeword of each, so the mean needs no bytes of its own.
     fitted += mean / len(fitted)
     nbytes = packed_nbytes(codes.size, code_width(codebooks.shape[1]))
+    if codebook_bits == 4:
+        return _ship_factored(vectors, codes, fitted, nbytes, codebook_bits)
     whole = _ship(vectors, fitted, partial(_summed, codes=codes), nbytes)
     factored = _ship_factored(vectors, codes, fitted, nbytes)
     return factored if factored.nbytes < (1 - LEAST_SAVING) * whole.nbytes else whole
 
 
-def _ship_factored(vectors: Floats, codes: Codes, codebooks: Floats, nbytes: int) -> Compressed:
-    """Ship codebooks as factors, of a rank that adds as little error as ours is allowed."""
+def _ship_factored(
+    vectors: Floats, codes: Codes, codebooks: Floats, nbytes: int, codebook_bits: int = 8
+) -> Compressed:
+    """Ship codebooks as factors, of a rank that adds as little error as ours is allowed.
+
+    Whole, where factors would be larger.
+    """
     n_words, n_codebooks = codes.shape
     usage = code_usage(codes, np.ones(n_words), codebooks.shape[1])
     allowed = RANK_TOLERANCE * _error(vectors, _summed(codebooks, codes))
     rank = enough_rank(codebooks.astype(np.float64), usage, allowed)
     low = reduce_rank(codebooks, usage, np.eye(codebooks.shape[2]), rank)
     none = np.zeros(codebooks.shape[2])
-    table = CompressedTable.from_codes(codes, low, none, code_lengths=(n_codebooks,), rank=rank)
+    table = CompressedTable.from_codes(
+        codes,
+        low,
+        none,
+        code_lengths=(n_codebooks,),
+        rank=rank,
+        codebook_bits=codebook_bits,
+    )
     nbytes += table.sizes["codebooks"] - table.mean.astype(np.float16).nbytes
     return Compressed(_summed(table.codebooks, codes), nbytes)
 
@@ -235,14 +255,16 @@ def _product(vectors: Floats, seed: int, n_codes: int, width: int) -> Compressed
     return _ship(vectors, codebooks, rebuild, nbytes)
 
 
-def _additive(vectors: Floats, seed: int, method: str, n_codes: int, width: int) -> Compressed:
+def _additive(
+    vectors: Floats, seed: int, method: str, n_codes: int, width: int, codebook_bits: int = 8
+) -> Compressed:
     """Residual or local-search quantization of the table less its mean."""
     n_dims = vectors.shape[1]
     make = _residual if method == "RQ" else _local_search
     quantizer = make(n_dims, n_codes, width, seed)
     codes = _train_and_encode(quantizer, vectors - vectors.mean(0), seed, n_codes, width)
     codebooks = faiss.vector_to_array(quantizer.codebooks).reshape(n_codes, 2**width, n_dims)
-    return _ship_sums(vectors, codes, codebooks)
+    return _ship_sums(vectors, codes, codebooks, codebook_bits)
 
 
 def _residual(n_dims: int, n_codes: int, width: int, seed: int) -> faiss.ResidualQuantizer:

@@ -104,6 +104,8 @@ class Settings:
     rate : Rate
         The candidates and what they cost.
     n_codewords : int
+    codebook_bits : {4, 8}
+        Of a number of the codebooks as they are kept.
     init : {"residual-kmeans", "random"}
         Where codes and lengths start: from the fine-tuned table, or from nothing.
     length_method : {"gumbel-softmax", "rate-distortion", "frequency"}
@@ -128,6 +130,7 @@ class Settings:
 
     rate: Rate
     n_codewords: int
+    codebook_bits: int
     init: str
     length_method: str
     size_penalty: float
@@ -515,8 +518,9 @@ class _Learner:
         error = encoded.errors[np.arange(self.n_words), self.choices].sum()
         usage = code_usage(shortened, self.significance, self.settings.n_codewords)
         self.rank = enough_rank(_array(codebooks), usage, RANK_TOLERANCE * error)
-        whole, n_dims = codebooks.numel(), self.vectors.shape[1]
-        saved = whole - self.rank * (len(usage) + n_dims)  # bytes
+        share, n_dims = self.settings.codebook_bits / 8, self.vectors.shape[1]
+        whole = share * codebooks.numel()  # bytes
+        saved = whole - self.rank * (len(usage) + share * n_dims)
         if saved < LEAST_SAVING * (whole + self.settings.rate.code_bits(self.choices) / 8):
             self.rank = n_dims
         if self.budget is not None:

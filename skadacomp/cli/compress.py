@@ -90,6 +90,12 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="codewords in a codebook, 2 to 4096 (default 4)",
     )
+    parser.add_argument(
+        "--codebook-bits",
+        type=int,
+        choices=(4, 8),
+        help="bits of a number of the codebooks (default 8)",
+    )
 
 
 def _positive(text: str) -> float:
@@ -125,7 +131,7 @@ def run(parsed: Namespace) -> None:
 
     from skadacomp._compressor import AdaptiveCodebookCompressor
 
-    names = ("code_lengths", "n_codewords")
+    names = ("code_lengths", "n_codewords", "codebook_bits")
     given = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
     compressor = AdaptiveCodebookCompressor(
         bits_per_word=parsed.bits,

@@ -68,7 +68,12 @@ def tables() -> list[CompressedTable]:
     # Few distinct rows, and codebooks of rank 1: both are stored once where that is smaller.
     codes = np.tile(np.array([[0, 1], [1, 0]]), (200, 1))
     books = np.outer(np.arange(8.0), np.arange(64.0)).reshape(2, 4, 64)
-    made.append(CompressedTable.from_codes(codes, books, np.zeros(64), code_lengths=(2,), rank=1))
+    for bits in (8, 4):
+        made.append(
+            CompressedTable.from_codes(
+                codes, books, np.zeros(64), code_lengths=(2,), rank=1, codebook_bits=bits
+            )
+        )
     return made
 
 
