@@ -64,6 +64,13 @@ _OURS: list[dict[str, Any]] = [
         "code_lengths": (0, 2, 4, 8, 12),
         "learning_rate": 0.002,
     },
+    {"size_penalty": 0.002, "n_codewords": 8, "codebook_bits": 4},
+    {
+        "bits_per_word": 23,
+        "n_codewords": 8,
+        "code_lengths": (0, 2, 4, 8, 12),
+        "codebook_bits": 4,
+    },
 ]
 # For every method's head alike. Pairs are few, so that their epochs are short; translations many.
 _PAIRS = Schedule(n_epochs=80, patience=20)

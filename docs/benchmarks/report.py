@@ -106,7 +106,7 @@ class Cell(NamedTuple):
     @property
     def data(self) -> str:
         """Task and table, in words."""
-        rows = "" if self.rows == "task" else f", {self.rows} rows"
+        rows = "" if self.rows == "task" else f", {self.rows} table"
         return f"{self.task}, {self.table}{rows}"
 
     @property
