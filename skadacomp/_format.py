@@ -216,13 +216,10 @@ def _check_codebooks(tensors: Tensors) -> None:
     n_codebooks, _, width = shapes["codebooks"]
     n_across = shapes["mean"][0]
     fits = shapes["scales"] == (n_codebooks,)
-    present = [name for name in AXIS_TENSORS if name in tensors]
-    if present:
-        n_axes = shapes.get("axis_scales", (0,))[0]
-        fits &= len(present) == len(AXIS_TENSORS) and shapes["axes"] == (
-            n_axes,
-            row_width(tensors["axes"].dtype, n_across),
-        )
+    axes = tensors.get("axes")
+    if axes is not None or "axis_scales" in tensors:
+        (n_axes,) = shapes.get("axis_scales", (-1,))  # which no axes fit
+        fits &= axes is not None and axes.shape == (n_axes, row_width(axes.dtype, n_across))
         n_across = n_axes
     if not fits or width != row_width(tensors["codebooks"].dtype, n_across):
         parts = ("codebooks", "scales", *AXIS_TENSORS, "mean")

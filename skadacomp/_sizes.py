@@ -42,7 +42,7 @@ class SizeModel:
     parameters : mapping of str to anything that JSON can hold
         What the compressed table will keep of its making.
     codebook_bits : {4, 8}, default=8
-        Of a number of the codebooks.
+        Of a number of the codebooks or, where they share axes, of the axes.
     """
 
     def __init__(

@@ -140,6 +140,21 @@ def test_peers_rebuild_better_with_more_bits_and_count_what_they_ship():
     assert sorted(sizes) == sorted(600 * bits + 4 for bits in (1, 2, 4, 8))  # 8 dims, one range
 
 
+def test_peers_may_have_codebooks_of_four_bits():
+    pytest.importorskip("faiss")
+    from peers import peers
+
+    vectors = np.random.default_rng(0).normal(size=(600, 104)).astype(np.float32)
+    by_setting = {p.setting: p for p in peers(600, 104, "short") if p.method == "RQ"}
+    eight, four = (
+        by_setting[f"8 × 4 bits{ending}"].compress(vectors, 0)
+        for ending in ("", ", 4-bit codebooks")
+    )
+    assert 600 * 4 < four.nbytes < 0.7 * eight.nbytes  # codes take the same
+    errors = [np.square(vectors - shipped.vectors).mean() for shipped in (eight, four)]
+    assert errors[0] < errors[1] < 1.05 * errors[0]
+
+
 def run_frontier(data, output, monkeypatch, effort="short"):
     frontier = pytest.importorskip("frontier")
     monkeypatch.setattr(frontier, "peers", lambda *shape: [])
