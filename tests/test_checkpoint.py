@@ -105,7 +105,7 @@ def whole_fits(table, task):
         (Trainer, "run", 2),
         (RowEncoder, "encode", 1),
         (RowEncoder, "encode", 3),
-        (RowEncoder, "encode", 5),
+        (RowEncoder, "search", 1),
         (CompressedTable, "from_codes", 1),
     ],
     ids=["training", "next stage", "first block", "block", "late block", "writing"],
@@ -125,15 +125,16 @@ def test_what_is_done_is_not_done_again(table, task, tmp_path, monkeypatch):
         shelf.TEACHERS.clear()  # where another test may have left this fit's
         with monkeypatch.context() as patch:
             trainings = interrupt(patch, Trainer, "run", 0)
-            blocks = interrupt(patch, RowEncoder, "encode", call)
+            blocks = interrupt(patch, RowEncoder, "encode", 0)
+            searches = interrupt(patch, RowEncoder, "search", call)
             try:
                 compressor(folder).fit(table, *task)
             except KeyboardInterrupt:
-                blocks.pop()
-        return np.array([len(trainings), len(blocks)])
+                searches.pop()
+        return np.array([len(trainings), len(blocks) + len(searches)])
 
     whole = n_calls("whole", None, 0)
-    first = n_calls("first", tmp_path / "kept", 5)
+    first = n_calls("first", tmp_path / "kept", 1)
     assert first.tolist() == [3, 4]  # the table is encoded, all is trained, and rows are missing
     second = n_calls("second", tmp_path / "kept", 0)
     np.testing.assert_array_equal(first + second, whole)

@@ -151,6 +151,60 @@ def test_codes_do_not_depend_on_the_chunks(monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+def rebuilt(codebooks, codes):
+    """Sums of the codewords, -1 adding nothing."""
+    return sum(
+        np.where(codes[:, m, None] >= 0, codebooks[m, codes[:, m]], 0)
+        for m in range(len(codebooks))
+    )
+
+
+def test_one_beam_is_the_greedy_search():
+    *_, encoder = random_encoder(5, 4)
+    vectors, lengths = random_vectors(300), np.arange(300) % 6
+    codes = encoder.search(vectors, lengths, n_beams=1)
+    greedy, _ = encoder.encode(vectors)
+    np.testing.assert_array_equal(
+        codes, np.where(np.arange(5) < lengths[:, None], greedy, np.int32(-1))
+    )
+    assert codes.dtype == np.int16
+
+
+@pytest.mark.parametrize(("n_codebooks", "n_codewords"), [(2, 16), (3, 4), (5, 2)])
+def test_enough_beams_find_the_best_codes(n_codebooks, n_codewords):
+    codebooks, centre, metric, encoder = random_encoder(n_codebooks, n_codewords)
+    vectors = random_vectors(60)
+    images = (vectors - centre) @ metric
+    for length in range(1, n_codebooks + 1):
+        every = np.full((n_codewords**length, n_codebooks), -1)
+        every[:, :length] = list(np.ndindex(*[n_codewords] * length))
+        distances = ((images[:, None] - rebuilt(codebooks, every)) ** 2).sum(2)
+        codes = encoder.search(vectors, np.full(60, length), n_beams=n_codewords ** (length - 1))
+        np.testing.assert_array_equal(codes, every[distances.argmin(1)])
+
+
+def test_beams_leave_less_error_than_a_greedy_search():
+    codebooks, centre, metric, encoder = random_encoder(12, 8)
+    vectors = random_vectors(500) / np.float32(4)
+    images = (vectors - centre) @ metric
+    greedy, _ = encoder.encode(vectors)
+    found = encoder.search(vectors, np.full(500, 12))
+    one, other = (((images - rebuilt(codebooks, c)) ** 2).sum(1) for c in (found, greedy))
+    assert (one <= other * (1 + 1e-5)).mean() > 0.95
+    assert one.sum() < 0.92 * other.sum()
+
+
+def test_searched_codes_do_not_depend_on_company_or_chunks(monkeypatch):
+    *_, encoder = random_encoder(4, 4)
+    vectors, lengths = random_vectors(700), np.arange(700) % 5
+    codes = encoder.search(vectors, lengths)
+    order = np.random.default_rng(0).permutation(700)
+    np.testing.assert_array_equal(encoder.search(vectors[order], lengths[order]), codes[order])
+    monkeypatch.setattr(_encoder, "_CHUNK", 1)  # 256 rows at once, the least
+    np.testing.assert_array_equal(encoder.search(vectors, lengths), codes)
+    assert encoder.search(vectors[:0], lengths[:0]).shape == (0, 4)
+
+
 # ---------------------------------------------------------------------------------------------
 # RowIndex
 

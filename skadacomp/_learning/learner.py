@@ -667,7 +667,7 @@ class _Learner:
 
     def _encode_table(self, codebooks: torch.Tensor, step: str) -> _Encoded:
         """Encode every row of the fine-tuned table."""
-        encoder = self._row_encoder(codebooks)
+        encoder = self._row_encoder(_array(codebooks))
         found = _Encoded(
             np.empty((self.n_words, self.n_codebooks), np.int16),
             np.empty((self.n_words, len(self.candidates))),
@@ -692,21 +692,25 @@ class _Learner:
         return found
 
     @torch.no_grad()
-    def _final_codes(self, student: Student, encoder: RowEncoder) -> NDArray[np.int16]:
-        """Codes of all words, -1 beyond their lengths, the active ones' from trained inputs."""
+    def _final_codes(self, student: Student, encoder: RowEncoder, step: str) -> NDArray[np.int16]:
+        """Codes of all words, -1 beyond their lengths; what a task has trained is as it trained it.
+
+        Other rows are searched for the best codes of their own length.
+        """
         codes = np.full((self.n_words, self.n_codebooks), -1, np.int16)
-        rows = np.flatnonzero(self.candidates[self.choices])
-        if self.teacher is not None:
+        lengths = self.candidates[self.choices]
+        rows = np.flatnonzero(lengths)
+        if self.tasks:
             rows = np.setdiff1d(rows, self.active, assume_unique=True)
             for part in chunks(len(self.active), self.n_codebooks * self.settings.n_codewords):
                 codes[self.active[part]] = student.encode(part).cpu().numpy()
 
-        def encode(part: slice) -> Tensors:
-            found, _ = encoder.encode(self.table[rows[part]])
-            return {"codes": torch.from_numpy(found.astype(np.int16))}
+        def search(part: slice) -> Tensors:
+            some = rows[part]
+            return {"codes": torch.from_numpy(encoder.search(self.table[some], lengths[some]))}
 
         for number, part in enumerate(self._blocks("encoding", len(rows))):
-            found = self._once(f"final-{number:05d}", partial(encode, part))
+            found = self._once(f"{step}-{number:05d}", partial(search, part))
             codes[rows[part]] = found["codes"].numpy()
         return self._shortened(codes)
 
@@ -735,25 +739,34 @@ class _Learner:
         """The table's mean vector, (n_dims,)."""
         return mean_row(self.vectors)
 
-    def _row_encoder(self, codebooks: torch.Tensor) -> RowEncoder:
-        return RowEncoder.from_codebooks(_array(codebooks), self.space.centre, self.space.metric)
+    def _row_encoder(self, images: NDArray[np.float64]) -> RowEncoder:
+        """Make the encoder of codebooks, as the space shows them."""
+        return RowEncoder.from_codebooks(images, self.space.centre, self.space.metric)
 
     def _images(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """Rows of the fine-tuned table in the space; `rows` ascending."""
         return self._tensor(self.space.image(self.table[rows]))
 
     def _finish(self, student: Student) -> Learned:
-        """Give the codebooks their last form."""
-        codebooks = student.encoder.codebooks.detach()
-        encoder, mean = self._row_encoder(codebooks), self.mean
-        codes = self._final_codes(student, encoder)
-        trained = self.space.source(_array(codebooks))
+        """Give codes and codebooks their last form."""
+        images = _array(student.encoder.codebooks)
+        encoder, mean = self._row_encoder(images), self.mean
+        codes = self._final_codes(student, encoder, "final")
         # Training saw the vectors from its own centre. Every word with a code has one in the first
         # codebook, so that carries the difference.
-        trained[0] += self.space.centre - mean
+        moved = self.space.centre - mean
+        trained: NDArray[np.floating] = self.space.source(images)
+        trained[0] += moved
         if self.teacher is None:
             # Codebooks have not been trained on these codes yet.
-            trained = refit_codebooks(codes, self.table, mean, trained).astype(np.float64)
+            trained = refit_codebooks(codes, self.table, mean, trained)
+        if not self.tasks:
+            # Codes and codebooks that each were found for the other: once around pays.
+            seen = trained.astype(np.float64)
+            seen[0] -= moved
+            encoder = self._row_encoder(seen @ self.space.metric)
+            codes = self._final_codes(student, encoder, "last")
+            trained = refit_codebooks(codes, self.table, mean, trained)
         usage = code_usage(codes, self.significance, self.settings.n_codewords)
         return Learned(
             choices=self.choices,
