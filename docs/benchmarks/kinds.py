@@ -59,10 +59,11 @@ _OURS: list[dict[str, Any]] = [
     {"size_penalty": 0.002, "n_codewords": 8},
     {"size_penalty": 0.0005, "code_lengths": (0, 2, 4, 8, 16)},
     {
-        "bits_per_word": 27,
+        "bits_per_word": 29.5,
         "n_codewords": 8,
         "code_lengths": (0, 2, 4, 8, 12),
         "learning_rate": 0.002,
+        "codebook_bits": 4,
     },
     {"size_penalty": 0.002, "n_codewords": 8, "codebook_bits": 4},
     {
