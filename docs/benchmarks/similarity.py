@@ -24,7 +24,8 @@ from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp.datasets import load_glove
 
 _SETS = {"MEN": "EN-MEN-TR-3k.tsv", "WordSim-353": "EN-WS-353-ALL.tsv"}
-_BITS = (8, 16, 32, 64)  # a word
+_SETTINGS = ((8, 16), (16, 16), (32, 16), (64, 16), (32, 256))  # bits a word, codewords
+_CODE_LENGTHS = {16: (1, 2, 4, 6, 8, 12, 16, 20), 256: (2, 3, 4, 5, 6)}  # by codewords
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,21 @@ class Row:
 def compress(table: EmbeddingTable, bits: list[int]) -> Iterator[Row]:
     """Compress the table in every way."""
     yield Row("float32", table.nbytes, np.asarray(table.vectors), 0.0)
-    for budget in bits:
+    for budget, n_codewords in _SETTINGS:
+        if budget not in bits:
+            continue
         start = perf_counter()
         fitted = AdaptiveCodebookCompressor(
-            code_lengths=(1, 2, 4, 6, 8, 12, 16, 20),
-            n_codewords=16,
+            code_lengths=_CODE_LENGTHS[n_codewords],
+            n_codewords=n_codewords,
             bits_per_word=budget,
             max_iter=5,
             random_state=0,
         ).fit(table)
         seconds = perf_counter() - start
         vectors = fitted.compressed_.vectors(np.arange(table.n_words))
-        yield Row(f"skadacomp, {budget} bits", fitted.nbytes_, vectors, seconds)
+        name = f"skadacomp, {budget} bits, {n_codewords} codewords"
+        yield Row(name, fitted.nbytes_, vectors, seconds)
     for peer in peers(table.n_words, table.n_dims, "short"):
         start = perf_counter()
         found = peer.compress(np.asarray(table.vectors), 0)
@@ -80,7 +84,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds wordsim")
-    parser.add_argument("--bits", type=int, nargs="+", default=_BITS)
+    parser.add_argument("--bits", type=int, nargs="+", default=[b for b, _ in _SETTINGS])
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
