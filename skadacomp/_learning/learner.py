@@ -749,31 +749,28 @@ class _Learner:
 
     def _finish(self, student: Student) -> Learned:
         """Give codes and codebooks their last form."""
-        images = _array(student.encoder.codebooks)
-        encoder, mean = self._row_encoder(images), self.mean
+        images, centre = _array(student.encoder.codebooks), self.space.centre
+        encoder = self._row_encoder(images)
         codes = self._final_codes(student, encoder, "final")
-        # Training saw the vectors from its own centre. Every word with a code has one in the first
-        # codebook, so that carries the difference.
-        moved = self.space.centre - mean
         trained: NDArray[np.floating] = self.space.source(images)
-        trained[0] += moved
         if self.teacher is None:
             # Codebooks have not been trained on these codes yet.
-            trained = refit_codebooks(codes, self.table, mean, trained)
+            trained = refit_codebooks(codes, self.table, centre, trained)
         if not self.tasks:
             # Codes and codebooks that each were found for the other: once around pays.
-            seen = trained.astype(np.float64)
-            seen[0] -= moved
-            encoder = self._row_encoder(seen @ self.space.metric)
+            encoder = self._row_encoder(trained @ self.space.metric)
             codes = self._final_codes(student, encoder, "last")
-            trained = refit_codebooks(codes, self.table, mean, trained)
+            trained = refit_codebooks(codes, self.table, centre, trained)
+        # All this saw the vectors from the space's centre. Every word with a code has one in the
+        # first codebook, so that carries the difference.
+        trained[0] += centre - self.mean
         usage = code_usage(codes, self.significance, self.settings.n_codewords)
         return Learned(
             choices=self.choices,
             codes=codes,
             codebooks=reduce_rank(trained.astype(np.float32), usage, self.space.metric, self.rank),
             rank=self.rank,
-            mean=mean,
+            mean=self.mean,
             encoder=encoder,
             history=self.history,
             course=self.course,
