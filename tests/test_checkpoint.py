@@ -119,6 +119,19 @@ def test_an_interrupted_fit_goes_on(table, task, whole_fits, tmp_path, name, own
     assert not (tmp_path / "kept").exists()
 
 
+@pytest.mark.parametrize(
+    ("owner", "method", "call"), [(RowEncoder, "search", 3), (Trainer, "run", 2)]
+)
+def test_an_interrupted_search_for_codes_goes_on(table, tmp_path, owner, method, call):
+    documents = np.random.default_rng(1).integers(0, 200, (80, 2, 4))
+    pairs = [tuple(" ".join(table.words[i] for i in side) for side in pair) for pair in documents]
+    y = table.vectors[documents, 0].mean(2)
+    make = partial(compressor, length_method="rate-distortion")
+    fit = partial(make(tmp_path / "kept").fit, table, pairs, y[:, 0] > y[:, 1])
+    interrupted(fit, owner, method, call)
+    assert_same(fit(), make().fit(table, pairs, y[:, 0] > y[:, 1]))
+
+
 def test_what_is_done_is_not_done_again(table, task, tmp_path, monkeypatch):
     def n_calls(name, folder, call):
         """Calls of training and of the block encoder, up to the interruption or to the end."""

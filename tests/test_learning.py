@@ -37,7 +37,13 @@ from skadacomp._learning.codes import (
     residual_kmeans,
 )
 from skadacomp._learning.criteria import Classes
-from skadacomp._learning.heads import ConvolutionalHead, PooledHead, _sums, make_head
+from skadacomp._learning.heads import (
+    ConvolutionalHead,
+    PairHead,
+    PooledHead,
+    _sums,
+    make_head,
+)
 from skadacomp._learning.joint import JointHead
 from skadacomp._learning.lengths import LengthLogits, choose, choose_within, significance
 from skadacomp._learning.space import Overlay, find_space
@@ -589,6 +595,18 @@ def test_refitting_is_least_squares():
         assert error(fitted) < error(fitted + 0.02 * rng.normal(size=fitted.shape))
 
 
+def test_a_word_that_counts_twice_is_refitted_as_two_words():
+    codes, vectors, mean, _ = coded_table()
+    vectors = vectors + np.random.default_rng(1).normal(size=vectors.shape)
+    twice = np.random.default_rng(2).integers(0, 2, len(codes)).astype(bool)
+    start = np.zeros((3, 4, 8))
+    weighted = refit_codebooks(codes, vectors, mean, start, 1.0 + twice)
+    repeated = np.concatenate([np.arange(len(codes)), np.flatnonzero(twice)])
+    expected = refit_codebooks(codes[repeated], vectors[repeated], mean, start)
+    np.testing.assert_allclose(weighted, expected, atol=1e-5)
+    assert np.abs(weighted - refit_codebooks(codes, vectors, mean, start)).max() > 0.01
+
+
 # ---------------------------------------------------------------------------------------------
 # Documents and the training loop
 
@@ -920,6 +938,34 @@ def test_an_overlay_reads_like_the_replaced_table(replaced, rows, ends):
         np.testing.assert_array_equal(block, expected[index])
         block[...] = 7  # a copy
     np.testing.assert_array_equal(vectors, before)
+
+
+def test_noise_is_what_is_asked_for():
+    torch.manual_seed(0)
+    words = 3000
+    documents = Documents(sparse.eye_array(words, dtype=np.float32).tocsr(), np.zeros(words, int))
+    teacher = Teacher(torch.zeros(words, 4), PooledHead(4, 4, True))
+    with torch.no_grad():
+        teacher.head.linear.weight.copy_(torch.eye(4))
+        batch = documents.batch(np.arange(words), CPU)
+        assert teacher(batch, 0.3).std().item() == pytest.approx(0.3, rel=0.05)
+        assert (teacher(batch) == 0).all()
+
+
+def test_scores_of_pairs_are_fine_tuned_with_noise_and_classes_are_not():
+    made = {kind: pair_head(kind) for kind in ("pair", "pair-regression")}
+    assert made["pair-regression"].noise > 0
+    assert made["pair"].noise == 0
+
+
+def test_pairs_are_compared_along_all_directions():
+    vectors = torch.randn(40, 8, generator=seeded())
+    metric = pair_head().metric(vectors, ordered([[3, 7, 1], [9, 3, 2]]))
+    torch.testing.assert_close(metric, torch.eye(8))
+
+
+def pair_head(kind="pair"):
+    return make_head(8, kind=kind, name="pooled", own=None, n_outputs=2, average=True)
 
 
 def overlay_of(vectors):
@@ -1490,6 +1536,45 @@ def test_rate_distortion_lengths_are_where_learning_starts():
     learned = learn(random_table(), task, settings_of(length_method="rate-distortion"))
     assert len(learned.history) == 6  # codes, and codebooks
     assert len({figures["bits_per_word"] for figures in learned.history}) == 1
+
+
+def task_of_pairs(n_pairs=300):
+    """Is a pair's first word the second's neighbour? Words of the first 60 rows alone."""
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 60, n_pairs)
+    alike = rng.random(n_pairs) < 0.5
+    other = np.where(alike, one ^ 1, rng.integers(0, 60, n_pairs))
+    words = np.stack([one, other], 1).ravel()
+    counts = sparse.csr_matrix(
+        (np.ones(2 * n_pairs, np.float32), words, np.arange(2 * n_pairs + 1)),
+        (2 * n_pairs, N_WORDS),
+    )
+    documents, order = Documents(counts, alike.astype(np.int64), n_texts=2), np.arange(n_pairs)
+    make = partial(make_head, kind="pair", name="pooled", own=None, n_outputs=2, average=True)
+    return Task(documents, order[:250], order[250:], True, make)
+
+
+def test_codes_of_pairs_are_searched_for_and_not_trained(monkeypatch):
+    """What is searched for leaves less error than greedy codes that training leaves alone."""
+    table, task = random_table(), task_of_pairs()
+    settings = settings_of(
+        bits_per_word=10.0, length_method="rate-distortion", learning_rate=1e-9, max_iter=2
+    )
+    tuned = fine_tune_table(table, task, settings)
+    seen = np.unique(task.documents.weights.indices)
+    errors = {}
+    for searches in (True, False):
+        monkeypatch.setattr(PairHead, "searches", searches)
+        learned = learn(table, task, settings)
+        assert len(learned.history) == (2 if searches else 4)  # codebooks; codes and codebooks
+        errors[searches] = ((rebuilt(learned) - tuned)[seen] ** 2).sum()
+    assert errors[True] < 0.95 * errors[False]
+
+
+def test_several_tasks_search_if_each_does():
+    pairs, words = pair_head(), PooledHead(8, 2, True)
+    assert JointHead([pairs, pairs], [0.5, 0.5]).searches
+    assert not JointHead([pairs, words], [0.5, 0.5]).searches
 
 
 def test_a_convolution_learns_what_order_says():

@@ -124,12 +124,10 @@ def refit_codebooks(
     vectors: Rows,
     mean: NDArray[np.floating],
     trained: NDArray[np.floating],
+    weights: NDArray[np.floating] | None = None,
     pull: float = 1e-4,
 ) -> NDArray[np.float32]:
-    """Fit the codebooks to the table by least squares, with the codes fixed.
-
-    For codes that nothing but the vectors decides; where there is a teacher, its task trains
-    the codebooks of fixed codes better.
+    """Fit the codebooks to vectors by least squares, with the codes fixed.
 
     Parameters
     ----------
@@ -139,19 +137,23 @@ def refit_codebooks(
     mean : ndarray (n_dims,)
     trained : ndarray (n_codebooks, n_codewords, n_dims)
         Where codewords stay that the codes leave undecided.
+    weights : ndarray (n_words,), default=None
+        How much each word's error counts; None counts all alike.
     pull : float
-        How strongly, as a part of the number of words.
+        How strongly codewords stay, as a part of all words' weight.
     """
     n_codebooks, n_codewords, n_dims = trained.shape
     n_columns = n_codebooks * n_codewords
     gram, moment = np.zeros((n_columns, n_columns)), np.zeros((n_columns, n_dims))
     kept = np.flatnonzero(codes[:, 0] >= 0)
+    counts = np.ones(len(codes)) if weights is None else weights.astype(np.float64)
     for part in chunks(len(kept), n_dims):
         rows = kept[part]
         picks = code_matrix(codes[rows], n_codewords)[:, :-1].astype(np.float64)
-        gram += (picks.T @ picks).toarray()
-        moment += picks.T @ (vectors[rows] - mean)
-    ridge = pull * max(len(kept), 1)
+        weighted = picks.multiply(counts[rows, None]).T.tocsr()
+        gram += (weighted @ picks).toarray()
+        moment += weighted @ (vectors[rows] - mean)
+    ridge = pull * (counts[kept].sum() or 1.0)
     gram[np.diag_indices(n_columns)] += ridge
     fitted = np.linalg.solve(gram, moment + ridge * trained.reshape(n_columns, n_dims))
     return fitted.reshape(trained.shape).astype(np.float32)

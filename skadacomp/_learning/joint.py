@@ -82,6 +82,8 @@ class JointHead(Head):
         self.heads, self.weights = nn.ModuleList(heads), tuple(weights)
         # The most cautious of them: the table is shared.
         self.learning_rate = min(head.learning_rate for head in heads)
+        self.noise = min(head.noise for head in heads)
+        self.searches = all(head.searches for head in heads)
 
     def _each(self) -> list[Head]:
         return cast("list[Head]", list(self.heads))

@@ -57,6 +57,7 @@ from skadacomp._mapped import mean_row, take_rows
 CPU = torch.device("cpu")
 _WIDE = 512  # dimensions up to which it takes no time that a table has more of them than words
 _USUAL_DIMS = 50  # directions that `reconstruction_weight` is the floor for; of more, each has less
+_SEARCHES = 6  # for codes, with codebooks fitted in between; later ones gain next to nothing
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
 
@@ -322,9 +323,13 @@ class _Learner:
             encoded = self._encode_table(student.encoder.codebooks.detach(), "trained")
         self._harden(student, encoded)
         del encoded
-        self._stage(student, "codes")
+        if self.teacher is not None and self.teacher.head.searches:
+            self._search(student)
+        else:
+            self._stage(student, "codes")
+            if self.teacher is not None:
+                student.fix_codes()
         if self.teacher is not None:
-            student.fix_codes()
             self._stage(student, "codebooks")
         return self._finish(student)
 
@@ -650,6 +655,34 @@ class _Learner:
             self.choices[self.active] = student.lengths.best().cpu().numpy()
         chosen = torch.as_tensor(self.choices[self.active].astype(np.int64), device=self.device)
         student.lengths.choices = chosen
+
+    @torch.no_grad()
+    def _search(self, student: Student) -> None:
+        """Search for the codes of the lengths chosen, and fit the codebooks to them, by turns.
+
+        Until now each codebook was fitted to what those before it leave, as if all words had
+        the longest codes, and each code chosen before those after it.
+        """
+        inputs, centre = _array(student.inputs), np.zeros(self.vectors.shape[1])
+        lengths, weights = (
+            self.candidates[self.choices[self.active]],
+            self.significance[self.active],
+        )
+
+        def search() -> Tensors:
+            codebooks: NDArray[np.floating] = _array(student.encoder.codebooks)
+            for _ in range(_SEARCHES):
+                encoder = RowEncoder.from_codebooks(codebooks, centre, np.eye(len(centre)))
+                codes = encoder.search(inputs, lengths)
+                codebooks = refit_codebooks(codes, inputs, centre, codebooks, weights)
+            return {"codes": torch.from_numpy(codes), "codebooks": torch.from_numpy(codebooks)}
+
+        self.bar.set_description("codes")
+        found = self._once("search", search)
+        self.bar.update(self.settings.max_iter)  # in place of the epochs of a stage
+        student.encoder.codebooks.copy_(found["codebooks"])
+        # Beyond a word's length any code will do.
+        student.fix_codes(found["codes"].long().clamp_min(0).to(self.device))
 
     def _errors(self, student: Student, encoded: _Encoded) -> NDArray[np.float64]:
         """Errors of the whole table, the active words' from their trained inputs."""

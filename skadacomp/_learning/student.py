@@ -76,10 +76,18 @@ class Student(nn.Module):
         return codes
 
     @torch.no_grad()
-    def fix_codes(self) -> None:
-        """Keep the codes that the words have now; what is left to train are codebooks and head."""
-        n_words, n_scores = len(self.inputs), self.encoder.codebooks[..., 0].numel()
-        self.codes = torch.cat([self.encode(part) for part in chunks(n_words, n_scores)])
+    def fix_codes(self, codes: torch.Tensor | None = None) -> None:
+        """Keep codes; what is left to train are codebooks and head.
+
+        Parameters
+        ----------
+        codes : Tensor (n_active, n_codebooks) or None
+            None keeps those that the words have now.
+        """
+        if codes is None:
+            n_words, n_scores = len(self.inputs), self.encoder.codebooks[..., 0].numel()
+            codes = torch.cat([self.encode(part) for part in chunks(n_words, n_scores)])
+        self.codes = codes
         self.inputs.requires_grad_(False)
 
     def _picks(self, rows: torch.Tensor) -> torch.Tensor:

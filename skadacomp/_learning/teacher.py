@@ -53,9 +53,17 @@ class Teacher(nn.Module):
         self.vectors = nn.Parameter(vectors.clone())
         self.head = head
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Give the head's outputs for a batch of documents."""
+    def forward(self, batch: Batch, noise: float = 0.0) -> torch.Tensor:
+        """Give the head's outputs for a batch of documents.
+
+        Parameters
+        ----------
+        noise : float
+            Standard deviation of what is added to each number of each word.
+        """
         vectors = self.vectors[batch.rows]
+        if noise:
+            vectors = vectors + noise * torch.randn_like(vectors)
         outputs: torch.Tensor = self.head(vectors, torch.ones_like(vectors[:, 0]), batch)
         return outputs
 
@@ -98,9 +106,12 @@ def fine_tune(
         ]
     )
 
+    noisy = head.noise > 0 and teacher.pretrained.numel() > 1
+    noise = head.noise * float(teacher.pretrained.std()) if noisy else 0.0
+
     def losses(epoch: int) -> Iterator[torch.Tensor]:
         for batch in task.train.batches(size, device, random.permutation(len(task.train))):
-            loss = head.criterion.loss(teacher(batch), batch.targets)
+            loss = head.criterion.loss(teacher(batch, noise), batch.targets)
             yield loss + teacher.pull() / len(task.train)
 
     trainer.run(
