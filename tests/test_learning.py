@@ -1554,7 +1554,7 @@ def task_of_pairs(n_pairs=300):
     return Task(documents, order[:250], order[250:], True, make)
 
 
-def test_codes_of_pairs_are_searched_for_and_not_trained(monkeypatch):
+def test_codes_of_pairs_are_searched_for_too(monkeypatch):
     """What is searched for leaves less error than greedy codes that training leaves alone."""
     table, task = random_table(), task_of_pairs()
     settings = settings_of(
@@ -1566,9 +1566,33 @@ def test_codes_of_pairs_are_searched_for_and_not_trained(monkeypatch):
     for searches in (True, False):
         monkeypatch.setattr(PairHead, "searches", searches)
         learned = learn(table, task, settings)
-        assert len(learned.history) == (2 if searches else 4)  # codebooks; codes and codebooks
+        # Epochs of codes and codebooks, and of the codebooks of the other codes.
+        assert len(learned.history) == (6 if searches else 4)
         errors[searches] = ((rebuilt(learned) - tuned)[seen] ** 2).sum()
     assert errors[True] < 0.95 * errors[False]
+
+
+@pytest.mark.parametrize("worse", ["codebooks", "searched codebooks"])
+def test_held_out_pairs_say_which_codes_are_kept(monkeypatch, worse):
+    """Where one of the two trainings spoils its codebooks, the other one's are kept."""
+    stage, trained = learner._Learner._stage, {}
+
+    def spoiling(self, student, what):
+        stage(self, student, what)
+        trained[what] = student.encoder.codebooks
+        if what == worse:
+            with torch.no_grad():
+                student.encoder.codebooks.mul_(100)
+
+    kept = []
+    finish = learner._Learner._finish
+    monkeypatch.setattr(learner._Learner, "_stage", spoiling)
+    monkeypatch.setattr(
+        learner._Learner, "_finish", lambda self, s: kept.append(s) or finish(self, s)
+    )
+    learn(random_table(), task_of_pairs(), settings_of(length_method="rate-distortion"))
+    (other,) = {"codebooks", "searched codebooks"} - {worse}
+    assert kept[0].encoder.codebooks is trained[other]
 
 
 def test_several_tasks_search_if_each_does():

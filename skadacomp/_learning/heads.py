@@ -34,8 +34,8 @@ class Head(nn.Module):
     label_weight: float = 0.5  # of the targets, beside what the fine-tuned head says, for codes
     # What `reconstruction_weight` is multiplied by for directions that the head does not read.
     unread_share: float = 1.0
-    # Whether codes are searched for, to rebuild the fine-tuned vectors best, and only codebooks
-    # are trained on the task: for a head that reads much of a vector.
+    # Whether codes that are searched for, to rebuild the fine-tuned vectors best, may take the
+    # place of those that the task trains: for a head that reads much of a vector.
     searches: bool = False
     inverse: torch.Tensor | None  # (n_dims, n_dims), what undoes the image that the head is given
     dropped: torch.Tensor | None  # (n_dims,), where words without a code lie in that image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -323,14 +324,7 @@ class _Learner:
             encoded = self._encode_table(student.encoder.codebooks.detach(), "trained")
         self._harden(student, encoded)
         del encoded
-        if self.teacher is not None and self.teacher.head.searches:
-            self._search(student)
-        else:
-            self._stage(student, "codes")
-            if self.teacher is not None:
-                student.fix_codes()
-        if self.teacher is not None:
-            self._stage(student, "codebooks")
+        student = self._learn_codes(student)
         return self._finish(student)
 
     def _prepare_reconstruction(self) -> None:
@@ -537,7 +531,11 @@ class _Learner:
         lengths = self.candidates[self.choices]
         return np.where(np.arange(self.n_codebooks) < lengths[:, None], codes, np.int16(-1))
 
-    def _stage(self, student: Student, what: Literal["lengths", "codes", "codebooks"]) -> None:
+    def _stage(
+        self,
+        student: Student,
+        what: Literal["lengths", "codes", "codebooks", "searched codebooks"],
+    ) -> None:
         """Train the student: in step 1 its lengths and codes, in step 2 codes, then codebooks."""
         settings, lengths_move = self.settings, what == "lengths"
         self.bar.set_description(what)
@@ -656,6 +654,25 @@ class _Learner:
         chosen = torch.as_tensor(self.choices[self.active].astype(np.int64), device=self.device)
         student.lengths.choices = chosen
 
+    def _learn_codes(self, student: Student) -> Student:
+        """Step 2: train codes on the task, then codebooks; or search for the codes, if better."""
+        tries = self.teacher is not None and self.teacher.head.searches
+        searched = copy.deepcopy(student) if tries else None
+        self._stage(student, "codes")
+        if self.teacher is None:
+            return student
+        student.fix_codes()
+        self._stage(student, "codebooks")
+        if searched is None:
+            return student
+        self._search(searched)
+        self._stage(searched, "searched codebooks")
+
+        def loss(student: Student) -> float:
+            return self._evaluate(student, lambda: torch.zeros(()))["loss"]
+
+        return min(student, searched, key=loss)
+
     @torch.no_grad()
     def _search(self, student: Student) -> None:
         """Search for the codes of the lengths chosen, and fit the codebooks to them, by turns.
@@ -677,9 +694,8 @@ class _Learner:
                 codebooks = refit_codebooks(codes, inputs, centre, codebooks, weights)
             return {"codes": torch.from_numpy(codes), "codebooks": torch.from_numpy(codebooks)}
 
-        self.bar.set_description("codes")
+        self.bar.total += self.settings.max_iter  # of codebooks, once more
         found = self._once("search", search)
-        self.bar.update(self.settings.max_iter)  # in place of the epochs of a stage
         student.encoder.codebooks.copy_(found["codebooks"])
         # Beyond a word's length any code will do.
         student.fix_codes(found["codes"].long().clamp_min(0).to(self.device))
