@@ -2,10 +2,15 @@
 
 from importlib.util import find_spec
 
+import hypothesis
 import numpy as np
 import pytest
 
 from skadacomp import EmbeddingTable
+
+# No test says how fast it must be: a busy machine is no fault.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 collect_ignore = ["fuzz"]  # scripts that tox -e fuzz runs
 
