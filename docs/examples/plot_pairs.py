@@ -99,7 +99,8 @@ for name, vectors_of, nbytes in (
 # Which words need long codes
 # ---------------------------
 #
-# Those that give the subject away.
+# Those that come often, as pairs are compared along all directions of their words; and of the rare
+# ones those that give the subject away.
 
 from skadacomp.display import CodeLengthDisplay
 

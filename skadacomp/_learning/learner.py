@@ -681,10 +681,8 @@ class _Learner:
         the longest codes, and each code chosen before those after it.
         """
         inputs, centre = _array(student.inputs), np.zeros(self.vectors.shape[1])
-        lengths, weights = (
-            self.candidates[self.choices[self.active]],
-            self.significance[self.active],
-        )
+        lengths = self.candidates[self.choices[self.active]]
+        weights = self.significance[self.active]
 
         def search() -> Tensors:
             codebooks: NDArray[np.floating] = _array(student.encoder.codebooks)
