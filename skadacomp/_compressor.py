@@ -263,7 +263,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     history_ : dict of str to ndarray of float, one number an epoch
         "loss" on the held-out part, "task_score" (accuracy there; with a task only) and
         "bits_per_word" after each epoch of learning lengths, then codes. Bits are those of an
-        entropy coder that knows how many words have each length; the file's needs fewer.
+        entropy coder that knows how many words have each length; the file's needs fewer. With
+        pairs the last epochs are those of codes that are tried beside the trained ones, whether
+        or not they are the ones kept.
     n_features_in_ : int
         Dimensions of the table's vectors.
     feature_names_in_ : ndarray of str, shape (n_dims,)

@@ -37,13 +37,7 @@ from skadacomp._learning.codes import (
     residual_kmeans,
 )
 from skadacomp._learning.criteria import Classes
-from skadacomp._learning.heads import (
-    ConvolutionalHead,
-    PairHead,
-    PooledHead,
-    _sums,
-    make_head,
-)
+from skadacomp._learning.heads import ConvolutionalHead, PairHead, PooledHead, _sums, make_head
 from skadacomp._learning.joint import JointHead
 from skadacomp._learning.lengths import LengthLogits, choose, choose_within, significance
 from skadacomp._learning.space import Overlay, find_space
@@ -1550,8 +1544,7 @@ def task_of_pairs(n_pairs=300):
         (2 * n_pairs, N_WORDS),
     )
     documents, order = Documents(counts, alike.astype(np.int64), n_texts=2), np.arange(n_pairs)
-    make = partial(make_head, kind="pair", name="pooled", own=None, n_outputs=2, average=True)
-    return Task(documents, order[:250], order[250:], True, make)
+    return Task(documents, order[:250], order[250:], True, lambda n_dims: pair_head())
 
 
 def test_codes_of_pairs_are_searched_for_too(monkeypatch):
