@@ -17,6 +17,9 @@ _BETWEEN = (_SQUARES[1:-1] + _SQUARES[2:].astype(np.float64)) / 2
 # Of its largest number, what a block's numbers are cut to: with few steps it pays to cut some.
 _CUTS = {8: (1.0,), 4: tuple(np.linspace(0.4, 1.0, 25).tolist())}
 _MOST = {8: 127, 4: 49}
+# Of the mean use of a row, what is added to each: rows that are hardly used take little of what
+# others lose.
+_DAMPING = 0.01
 
 
 def codebook_shapes(
@@ -50,8 +53,23 @@ def codebook_shapes(
     return min(whole, factored, key=lambda form: sum(part.nbytes for part in form.values()))
 
 
-def codebook_tensors(books: NDArray[np.float32], rank: int | None, bits: int = 8) -> Tensors:
-    """Bring codebooks (n_codebooks, n_codewords, n_dims) into the form of `codebook_shapes`."""
+def codebook_tensors(
+    books: NDArray[np.float32],
+    rank: int | None,
+    bits: int = 8,
+    usage: NDArray[np.float64] | None = None,
+) -> Tensors:
+    """Bring codebooks into the form of `codebook_shapes`.
+
+    Parameters
+    ----------
+    books : ndarray (n_codebooks, n_codewords, n_dims)
+    rank, bits
+        As in `codebook_shapes`.
+    usage : ndarray (n_codebooks * n_codewords, n_codebooks * n_codewords) or None
+        How much each codeword is used with each other one: rounding then changes their sums
+        least. None changes each of them least.
+    """
     shapes = codebook_shapes(books.shape, rank, bits)
     tensors: Tensors = {}
     if "axes" in shapes:
@@ -63,9 +81,10 @@ def codebook_tensors(books: NDArray[np.float32], rank: int | None, bits: int = 8
         axes[: len(sizes)] = (sizes[:, None] * right)[:n_axes]
         coordinates = np.zeros((len(flat), n_axes), np.float32)
         coordinates[:, : len(sizes)] = left[:, :n_axes]
-        tensors["axes"], tensors["axis_scales"] = _quantised(axes, bits)
-        books, bits = coordinates.reshape(shapes["codebooks"].shape), 8
-    tensors["codebooks"], tensors["scales"] = _quantised(books, bits)
+        of_axes = None if usage is None else coordinates.T @ usage @ coordinates
+        tensors["axes"], tensors["axis_scales"] = _quantised(axes, bits, of_axes)
+        books, bits, usage = coordinates.reshape(shapes["codebooks"].shape), 8, None
+    tensors["codebooks"], tensors["scales"] = _quantised(books, bits, usage)
     return tensors
 
 
@@ -89,9 +108,26 @@ def axis_steps(tensors: Tensors) -> NDArray[np.int8]:
 
 
 def _quantised(
-    blocks: NDArray[np.floating], bits: int
+    blocks: NDArray[np.floating], bits: int, usage: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
     """Blocks as whole numbers and one scale each; block = number * scale."""
+    found = _rounded(blocks, bits)
+    if usage is not None and usage.any():
+        rows = blocks.reshape(len(usage), -1).astype(np.float64)
+
+        def error(found: tuple[NDArray[np.int8], NDArray[np.float32]]) -> float:
+            lost = rows - _scaled(*found).reshape(rows.shape)
+            return float((lost * (usage @ lost)).sum())
+
+        found = min(found, _rounded_in_turn(rows, len(blocks), bits, usage), key=error)
+    steps, scales = found[0].reshape(blocks.shape), found[1]
+    return (steps if bits == 8 else _halved(steps)), scales
+
+
+def _rounded(
+    blocks: NDArray[np.floating], bits: int
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round each number to the nearest one, at the scale of its block that loses least."""
     largest = np.abs(blocks).reshape(len(blocks), -1).max(axis=1, initial=0.0)  # (n_blocks,)
     least = np.full(len(blocks), np.inf)
     steps, scales = np.zeros(blocks.shape, np.int8), np.ones(len(blocks), DTYPES["F32"])
@@ -103,7 +139,32 @@ def _quantised(
         error = ((found * each.astype(np.float64) - blocks) ** 2).reshape(len(blocks), -1).sum(1)
         better = error < least
         steps[better], scales[better], least[better] = found[better], tried[better], error[better]
-    return (steps if bits == 8 else _halved(steps)), scales
+    return steps, scales
+
+
+def _rounded_in_turn(
+    rows: NDArray[np.float64], n_blocks: int, bits: int, usage: NDArray[np.float64]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round one row after the other; those still to come make up for what it loses.
+
+    How, says the inverse of the usage (Hassibi and Stork 1993), whose Cholesky factor has it for
+    all rows (Frantar et al. 2023).
+    """
+    left = rows.reshape(n_blocks, -1, rows.shape[1]).copy()  # (n_blocks, n_rows_a_block, n_dims)
+    flat = left.reshape(rows.shape)  # the same numbers
+    steps, scales = np.zeros(left.shape, np.int8), np.ones(n_blocks, DTYPES["F32"])
+    damped = usage + _DAMPING * usage.diagonal().mean() * np.eye(len(usage))
+    shares = np.linalg.cholesky(np.linalg.inv(damped))  # (n_rows, n_rows)
+    shares /= shares.diagonal()
+    for row in range(len(rows)):
+        block, place = divmod(row, left.shape[1])
+        if place == 0:
+            scales[block] = _rounded(left[block : block + 1], bits)[1][0]
+        scale = float(scales[block])
+        steps[block, place] = _nearest(flat[row] / scale, bits)
+        lost = flat[row] - steps[block, place] * scale
+        flat[row + 1 :] -= shares[row + 1 :, row, None] * lost
+    return steps, scales
 
 
 def _nearest(numbers: NDArray[np.floating], bits: int) -> NDArray[np.int8]:

@@ -22,6 +22,7 @@ MAX_CANDIDATES = 256
 _PACK_CHUNK = 1 << 16
 # Floats of the output that `decode` works on at a time: about 1 MB, which stays in the cache.
 _DECODE_CHUNK = 1 << 18
+_USAGE_CHUNK = 1 << 16  # rows that `code_usage` works on at a time
 
 
 def code_width(n_codewords: int) -> int:
@@ -426,6 +427,33 @@ def code_matrix(codes: ArrayLike, n_codewords: int) -> csr_matrix:
     starts = np.concatenate([[0], kept.sum(axis=1).cumsum()])
     ones = np.ones(indices.size, np.float32)
     return csr_matrix((ones, indices, starts), shape=(n, n_columns))
+
+
+def code_usage(
+    codes: NDArray[np.integer], weights: NDArray[np.floating], n_codewords: int
+) -> NDArray[np.float64]:
+    """Say how much each codeword is used, alone and together with each other one.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_words, n_codebooks), int
+        -1 beyond a word's length.
+    weights : ndarray of shape (n_words,), float
+        How much each word counts.
+    n_codewords : int
+        Codewords of one codebook, at most 65536.
+
+    Returns
+    -------
+    ndarray of shape (n_codebooks * n_codewords, n_codebooks * n_codewords), float64
+    """
+    n_columns = codes.shape[1] * n_codewords
+    usage = np.zeros((n_columns, n_columns))
+    for start in range(0, len(codes), _USAGE_CHUNK):
+        part = slice(start, start + _USAGE_CHUNK)
+        picks = code_matrix(codes[part], n_codewords)[:, :-1].astype(np.float64)
+        usage += (picks.T @ picks.multiply(weights[part, None])).toarray()
+    return usage
 
 
 def decode(codes: ArrayLike, codebooks: ArrayLike, mean: ArrayLike) -> NDArray[np.float32]:

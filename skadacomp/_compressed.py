@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from skadacomp._codebooks import BITS, codebook_tensors, read_codebooks
 from skadacomp._codes import (
     MAX_CANDIDATES,
+    code_usage,
     code_width,
     decode_lengths,
     encode_lengths,
@@ -51,6 +52,9 @@ __all__ = ["FORMAT", "CompressedTable", "FormatError", "small_mean"]
 
 _CODEBOOK_TENSORS = ("codebooks", "scales", *AXIS_TENSORS, "mean")
 _MAX_WORDS = 1 << 31
+# Codewords whose rounding errors make up for one another: with their number memory grows as the
+# square, and time as the cube.
+_MOST_IN_TURN = 4096
 # Bound of the numbers in codebooks, scales and mean: far beyond any embedding, and so far within
 # float32 that no sum of codewords overflows.
 LARGEST = 1e30
@@ -122,6 +126,7 @@ class CompressedTable:
         code_lengths: Sequence[int],
         rank: int | None = None,
         codebook_bits: int = 8,
+        weights: ArrayLike | None = None,
         parameters: Mapping[str, Any] | None = None,
         verbose: bool = False,
     ) -> CompressedTable:
@@ -148,6 +153,9 @@ class CompressedTable:
         codebook_bits : {4, 8}, default=8
             Of a number of the codebooks or, where they share axes, of the axes. 8 lose next to
             nothing; 4 lose a little, and nearly halve what codebooks take.
+        weights : array-like of shape (n_words,), float, default=None
+            How much each row counts when codebooks are rounded to 4 bits, at least 0. None counts
+            all alike.
         parameters : mapping, default=None
             Anything that JSON can hold, kept with the table.
         verbose : bool, default=False
@@ -163,8 +171,8 @@ class CompressedTable:
             If `parameters` cannot be JSON or a word is not a str.
         ValueError
             If shapes do not fit each other, numbers are not finite or exceed 1e30, `codebook_bits`
-            is not 4 or 8, or a row's codes are out of bounds, have a code after a -1, or a number
-            that is no candidate.
+            is not 4 or 8, `weights` are not one a row or below 0, or a row's codes are out of
+            bounds, have a code after a -1, or a number that is no candidate.
         """
         if codebook_bits not in BITS:
             raise ValueError(f"codebook_bits={codebook_bits!r} must be 4 or 8")
@@ -181,7 +189,10 @@ class CompressedTable:
         counts = tuple(np.bincount(choices, minlength=len(candidates)).tolist())
         coded = rows[_rows_by_length(choices, candidates)]  # (n_slots, n_codebooks)
         stored, packed = _packed_codes(coded, candidates, code_width(books.shape[1]))
-        kept = codebook_tensors(books, rank, codebook_bits)
+        significance = _row_weights(weights, len(rows))
+        in_turn = codebook_bits == 4 and books.shape[0] * books.shape[1] <= _MOST_IN_TURN
+        usage = code_usage(rows, significance, books.shape[1]) if in_turn else None
+        kept = codebook_tensors(books, rank, codebook_bits, usage)
         tensors = {**kept, "mean": small_mean(offset), **packed}
         makers: dict[str, Callable[[], Tensors]] = {
             "lengths": lambda: {"lengths": encode_lengths(choices, len(candidates))},
@@ -891,6 +902,20 @@ def _check_candidates(candidates: tuple[int, ...], n_codebooks: int) -> None:
             f"code_lengths={candidates} must be 1 to {MAX_CANDIDATES} ascending integers "
             f"from 0 to the {n_codebooks} codebooks there are"
         )
+
+
+def _row_weights(weights: ArrayLike | None, n_words: int) -> NDArray[np.float32]:
+    """Check how much each row counts; without weights all count alike."""
+    if weights is None:
+        return np.ones(n_words, np.float32)
+    counts = _finite(weights, "weights", 1)
+    least = counts.min(initial=0.0)
+    if counts.size != n_words or least < 0:
+        raise ValueError(
+            f"weights must be {n_words} numbers of at least 0, one a row of codes; "
+            f"they are {counts.size} numbers of at least {least:g}"
+        )
+    return counts
 
 
 def _checked_codes(codes: ArrayLike, n_codebooks: int, n_codewords: int) -> NDArray[np.integer]:

@@ -658,6 +658,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             code_lengths=problem.settings.rate.candidates,
             rank=learned.rank,
             codebook_bits=self.codebook_bits,
+            weights=learned.significance,
             parameters=made_with(self),
             verbose=bool(self.verbose),
         )

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from skadacomp._codes import code_matrix
+from skadacomp._codes import code_matrix, code_usage
 from skadacomp._encoder import RowEncoder
 from skadacomp._learning import (
     Budget,
@@ -30,7 +30,6 @@ from skadacomp._learning import (
 )
 from skadacomp._learning.codes import (
     TiedEncoder,
-    code_usage,
     enough_rank,
     reduce_rank,
     refit_codebooks,

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from skadacomp import CompressedTable
-from skadacomp._codes import code_width, packed_nbytes
+from skadacomp._codes import code_usage, code_width, packed_nbytes
 from skadacomp._learning.codes import (
     LEAST_SAVING,
     RANK_TOLERANCE,
-    code_usage,
     enough_rank,
     reduce_rank,
     refit_codebooks,

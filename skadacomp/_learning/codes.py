@@ -159,30 +159,6 @@ def refit_codebooks(
     return fitted.reshape(trained.shape).astype(np.float32)
 
 
-def code_usage(
-    codes: NDArray[np.integer], weights: NDArray[np.float64], n_codewords: int
-) -> NDArray[np.float64]:
-    """Say how much each codeword is used, alone and together with each other one.
-
-    Parameters
-    ----------
-    codes : ndarray (n_words, n_codebooks)
-        -1 beyond a word's length.
-    weights : ndarray (n_words,)
-        How much each word counts.
-
-    Returns
-    -------
-    ndarray (n_codebooks * n_codewords, n_codebooks * n_codewords)
-    """
-    n_columns = codes.shape[1] * n_codewords
-    usage = np.zeros((n_columns, n_columns))
-    for part in chunks(len(codes), n_columns):
-        picks = code_matrix(codes[part], n_codewords)[:, :-1].astype(np.float64)
-        usage += (picks.T @ picks.multiply(weights[part, None])).toarray()
-    return usage
-
-
 def enough_rank(images: NDArray[np.float64], usage: NDArray[np.float64], allowed: float) -> int:
     """Find the least rank at which codebooks, weighed by their use, add no more error than allowed.
 
@@ -191,7 +167,7 @@ def enough_rank(images: NDArray[np.float64], usage: NDArray[np.float64], allowed
     images : ndarray (n_codebooks, n_codewords, n_dims)
         Codebooks in the space where distances count.
     usage : ndarray
-        As `code_usage` gives it.
+        As `skadacomp._codes.code_usage` gives it.
     allowed : float
         Weighted squared error.
     """

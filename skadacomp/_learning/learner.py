@@ -15,13 +15,13 @@ from scipy import sparse
 from torch import nn
 from tqdm.auto import tqdm
 
+from skadacomp._codes import code_usage
 from skadacomp._encoder import RowEncoder, chunks
 from skadacomp._learning.checkpoint import Checkpoint, Draws, Tensors, as_text, from_text
 from skadacomp._learning.codes import (
     LEAST_SAVING,
     RANK_TOLERANCE,
     TiedEncoder,
-    code_usage,
     enough_rank,
     random_codebooks,
     reduce_rank,
@@ -163,6 +163,8 @@ class Learned:
         Axes that the codebooks share, at most.
     mean : ndarray (n_dims,)
         The table's mean vector, which all codes are relative to.
+    significance : ndarray (n_words,)
+        How much each word's error counts.
     encoder : RowEncoder
         For vectors that were not in the table.
     history : list of dict
@@ -176,6 +178,7 @@ class Learned:
     codebooks: NDArray[np.float32]
     rank: int
     mean: NDArray[np.float64]
+    significance: NDArray[np.float64]
     encoder: RowEncoder
     history: list[dict[str, float]]
     course: Course
@@ -818,6 +821,7 @@ class _Learner:
             codebooks=reduce_rank(trained.astype(np.float32), usage, self.space.metric, self.rank),
             rank=self.rank,
             mean=self.mean,
+            significance=self.significance,
             encoder=encoder,
             history=self.history,
             course=self.course,
