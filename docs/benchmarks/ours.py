@@ -42,6 +42,22 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.01, "n_codewords": 8, "codebook_bits": 4},
     {"size_penalty": 0.0005, "code_lengths": _LONG, "codebook_bits": 4},
     {"size_penalty": 0.04, "codebook_bits": 4},
+    # Most of the table as it was, for what few labels do not tell.
+    *(
+        {
+            "size_penalty": penalty,
+            "code_lengths": lengths,
+            "n_codewords": 16,
+            "reconstruction_weight": 1,
+            "codebook_bits": 4,
+        }
+        for penalty, lengths in (
+            (0.0001, (0, 4, 8, 16)),
+            (0.0005, (0, 4, 8, 16)),
+            (0.002, (0, 4, 8, 16)),
+            (0.0001, (0, 2, 4, 8)),
+        )
+    ),
 ]
 _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.02, "n_codewords": 8},
