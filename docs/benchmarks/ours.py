@@ -47,15 +47,20 @@ _LINEAR: list[dict[str, Any]] = [
         {
             "size_penalty": penalty,
             "code_lengths": lengths,
-            "n_codewords": 16,
-            "reconstruction_weight": 1,
+            "n_codewords": n_codewords,
+            "reconstruction_weight": weight,
             "codebook_bits": 4,
         }
-        for penalty, lengths in (
-            (0.0001, (0, 4, 8, 16)),
-            (0.0005, (0, 4, 8, 16)),
-            (0.002, (0, 4, 8, 16)),
-            (0.0001, (0, 2, 4, 8)),
+        for penalty, lengths, n_codewords, weight in (
+            (0.0001, (0, 4, 8, 16), 16, 1),
+            (0.0005, (0, 4, 8, 16), 16, 1),
+            (0.002, (0, 4, 8, 16), 16, 1),
+            (0.0001, (0, 2, 4, 8), 16, 1),
+            # Of many codewords one or two say what a word is about.
+            (0.01, (0, 1), 256, 3),
+            (0.003, (0, 1), 256, 3),
+            (0.003, (0, 1, 2), 256, 3),
+            (0.01, (0, 1, 2), 64, 3),
         )
     ),
 ]
