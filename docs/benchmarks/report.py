@@ -712,19 +712,34 @@ def _line(spots: Sequence[Spot], measure: _Measure) -> tuple[NDArray, NDArray, N
     return sizes, measure.scale * values, measure.scale * np.nan_to_num(spread)
 
 
+def _is_best(values: NDArray, measure: _Measure) -> NDArray[np.bool_]:
+    """Tell the values that none before is as good as."""
+    best = measure.best.accumulate(values)
+    return np.append(True, best[1:] != best[:-1])
+
+
 def _draw_ours(ax: Axes, found: Curves, ablations: Sequence[str], measure: _Measure) -> None:
-    """Draw our curve bold with the spread over seeds, and those of its ablations thin."""
+    """Draw our curve bold with the spread over seeds, and those of its ablations thin.
+
+    Lines run as those of peers do.
+    """
     for name, dashes in zip(ABLATIONS, _DASHES, strict=True):
         sizes, values, _ = _line(found.get((name, "task"), []), measure)
         if name in ablations and sizes.size:
+            best = _is_best(values, measure)
             # A dot, for an ablation may have a single setting.
-            thin = {"linewidth": 1.1, "linestyle": dashes, "marker": ".", "zorder": 3}
-            ax.plot(sizes, values, color=_OUR_COLOUR, label=name, **thin)
+            thin = {"color": _OUR_COLOUR, "marker": ".", "zorder": 3}
+            line = {"linewidth": 1.1, "linestyle": dashes, "label": name}
+            ax.plot(sizes[best], values[best], **thin, **line)
+            ax.plot(sizes[~best], values[~best], **thin, linestyle="none", alpha=0.35)
     sizes, values, spread = _line(found.get((OURS, "task"), []), measure)
     if sizes.size:
-        bold = {"linewidth": 3, "marker": "o", "markersize": 6.5, "zorder": 4}
-        bars = {"yerr": spread, "capsize": 3, "elinewidth": 1.3}
-        ax.errorbar(sizes, values, color=_OUR_COLOUR, label=OURS, **bars, **bold)
+        best = _is_best(values, measure)
+        bold = {"color": _OUR_COLOUR, "marker": "o", "zorder": 4}
+        bars = {"yerr": spread[best], "capsize": 3, "elinewidth": 1.3}
+        line = {"linewidth": 3, "markersize": 6.5, "label": OURS}
+        ax.errorbar(sizes[best], values[best], **bars, **bold, **line)
+        ax.plot(sizes[~best], values[~best], **bold, linestyle="none", markersize=5, alpha=0.35)
 
 
 def _draw_peers(
@@ -734,11 +749,10 @@ def _draw_peers(
     for (method, _), spots in found.items():
         sizes, values, _ = _line(spots, measure)
         if sizes.size:
-            best = measure.best.accumulate(values)
-            is_better = np.append(True, best[1:] != best[:-1])
-            ax.plot(sizes[is_better], values[is_better], label=method, **styles[method])
+            best = _is_best(values, measure)
+            ax.plot(sizes[best], values[best], label=method, **styles[method])
             rest = styles[method] | {"linestyle": "none"}
-            ax.plot(sizes[~is_better], values[~is_better], **rest)
+            ax.plot(sizes[~best], values[~best], **rest)
 
 
 def _draw_frozen_envelope(ax: Axes, found: Curves) -> None:
