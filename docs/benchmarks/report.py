@@ -712,47 +712,55 @@ def _line(spots: Sequence[Spot], measure: _Measure) -> tuple[NDArray, NDArray, N
     return sizes, measure.scale * values, measure.scale * np.nan_to_num(spread)
 
 
-def _is_best(values: NDArray, measure: _Measure) -> NDArray[np.bool_]:
-    """Tell the values that none before is as good as."""
-    best = measure.best.accumulate(values)
-    return np.append(True, best[1:] != best[:-1])
+def _draw_curve(
+    ax: Axes,
+    spots: Sequence[Spot],
+    measure: _Measure,
+    style: dict[str, Any],
+    others: dict[str, Any],
+    bars: dict[str, Any] | None = None,
+) -> None:
+    """Draw all settings as marks, and a line through those that no smaller one is as good as.
+
+    Parameters
+    ----------
+    style, others : dict
+        Of the line and its marks, and what is different for the other marks.
+    bars : dict or None
+        Of bars that show the spread over seeds along the line; None draws none.
+    """
+    sizes, values, spread = _line(spots, measure)
+    if not sizes.size:
+        return
+    so_far = measure.best.accumulate(values)
+    best = np.append(True, so_far[1:] != so_far[:-1])
+    if bars is None:
+        ax.plot(sizes[best], values[best], **style)
+    else:
+        ax.errorbar(sizes[best], values[best], yerr=spread[best], **style, **bars)
+    ax.plot(sizes[~best], values[~best], **style | {"linestyle": "none", "label": None} | others)
 
 
 def _draw_ours(ax: Axes, found: Curves, ablations: Sequence[str], measure: _Measure) -> None:
-    """Draw our curve bold with the spread over seeds, and those of its ablations thin.
-
-    Lines run as those of peers do.
-    """
+    """Draw our curve bold with the spread over seeds, and those of its ablations thin."""
+    ours, pale = {"color": _OUR_COLOUR}, {"alpha": 0.35}
+    # Dots, for an ablation may have a single setting.
+    thin = ours | {"linewidth": 1.1, "marker": ".", "zorder": 3}
     for name, dashes in zip(ABLATIONS, _DASHES, strict=True):
-        sizes, values, _ = _line(found.get((name, "task"), []), measure)
-        if name in ablations and sizes.size:
-            best = _is_best(values, measure)
-            # A dot, for an ablation may have a single setting.
-            thin = {"color": _OUR_COLOUR, "marker": ".", "zorder": 3}
-            line = {"linewidth": 1.1, "linestyle": dashes, "label": name}
-            ax.plot(sizes[best], values[best], **thin, **line)
-            ax.plot(sizes[~best], values[~best], **thin, linestyle="none", alpha=0.35)
-    sizes, values, spread = _line(found.get((OURS, "task"), []), measure)
-    if sizes.size:
-        best = _is_best(values, measure)
-        bold = {"color": _OUR_COLOUR, "marker": "o", "zorder": 4}
-        bars = {"yerr": spread[best], "capsize": 3, "elinewidth": 1.3}
-        line = {"linewidth": 3, "markersize": 6.5, "label": OURS}
-        ax.errorbar(sizes[best], values[best], **bars, **bold, **line)
-        ax.plot(sizes[~best], values[~best], **bold, linestyle="none", markersize=5, alpha=0.35)
+        if name in ablations:
+            style = thin | {"linestyle": dashes, "label": name}
+            _draw_curve(ax, found.get((name, "task"), []), measure, style, pale)
+    bold = ours | {"linewidth": 3, "marker": "o", "markersize": 6.5, "zorder": 4, "label": OURS}
+    bars = {"capsize": 3, "elinewidth": 1.3}
+    spots = found.get((OURS, "task"), [])
+    _draw_curve(ax, spots, measure, bold, pale | {"markersize": 5}, bars)
 
 
 def _draw_peers(
     ax: Axes, found: Curves, styles: dict[str, dict[str, Any]], measure: _Measure
 ) -> None:
-    """Draw all settings as marks, and a line through those that no smaller one is as good as."""
     for (method, _), spots in found.items():
-        sizes, values, _ = _line(spots, measure)
-        if sizes.size:
-            best = _is_best(values, measure)
-            ax.plot(sizes[best], values[best], label=method, **styles[method])
-            rest = styles[method] | {"linestyle": "none"}
-            ax.plot(sizes[~best], values[~best], **rest)
+        _draw_curve(ax, spots, measure, styles[method] | {"label": method}, {})
 
 
 def _draw_frozen_envelope(ax: Axes, found: Curves) -> None:
