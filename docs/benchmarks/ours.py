@@ -42,7 +42,7 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.01, "n_codewords": 8, "codebook_bits": 4},
     {"size_penalty": 0.0005, "code_lengths": _LONG, "codebook_bits": 4},
     {"size_penalty": 0.04, "codebook_bits": 4},
-    # Where one direction tells all, a word's third or fourth code tells next to nothing.
+    # Where one direction tells all, codes beyond a word's third or fourth tell next to nothing.
     {"size_penalty": 0.02, "code_lengths": (0, 1, 2, 3)},
     {"size_penalty": 0.01, "code_lengths": (0, 1, 2, 3, 4)},
     {"size_penalty": 0.04, "code_lengths": (0, 1, 2, 3)},
