@@ -371,6 +371,8 @@ class TranslationHead(Head):
         Length of a target word's vector.
     """
 
+    learning_rate = 4e-3
+
     def __init__(
         self, n_dims: int, n_outputs: int, n_hidden: int = 128, n_dims_out: int = 64
     ) -> None:
