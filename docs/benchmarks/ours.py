@@ -41,6 +41,9 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.005, "n_codewords": 8, "codebook_bits": 4},
     {"size_penalty": 0.01, "n_codewords": 8, "codebook_bits": 4},
     {"size_penalty": 0.0005, "code_lengths": _LONG, "codebook_bits": 4},
+    # The large end, for tables of many dimensions.
+    {"size_penalty": 0.0001, "code_lengths": _LONG, "codebook_bits": 4},
+    {"size_penalty": 0.00003, "code_lengths": (0, 4, 8, 16, 32), "codebook_bits": 4},
     {"size_penalty": 0.04, "codebook_bits": 4},
     # Where one direction tells all, codes beyond a word's third or fourth tell next to nothing.
     {"size_penalty": 0.02, "code_lengths": (0, 1, 2, 3)},
@@ -64,6 +67,7 @@ _LINEAR: list[dict[str, Any]] = [
             (0.01, (0, 1), 256, 3),
             (0.003, (0, 1), 256, 3),
             (0.003, (0, 1, 2), 256, 3),
+            (0.01, (0, 1), 128, 3),
             (0.01, (0, 1, 2), 64, 3),
         )
     ),
