@@ -58,20 +58,16 @@ _OURS: list[dict[str, Any]] = [
     {"size_penalty": 0.005},
     {"size_penalty": 0.002, "n_codewords": 8},
     {"size_penalty": 0.0005, "code_lengths": (0, 2, 4, 8, 16)},
-    {
-        "bits_per_word": 29.5,
-        "n_codewords": 8,
-        "code_lengths": (0, 2, 4, 8, 12),
-        "learning_rate": 0.002,
-        "codebook_bits": 4,
-    },
-    {
-        "bits_per_word": 29.9,
-        "n_codewords": 8,
-        "code_lengths": (0, 2, 4, 8, 12),
-        "learning_rate": 0.002,
-        "codebook_bits": 4,
-    },
+    *(
+        {
+            "bits_per_word": bits,
+            "n_codewords": 8,
+            "code_lengths": (0, 2, 4, 8, 12),
+            "learning_rate": 0.002,
+            "codebook_bits": 4,
+        }
+        for bits in (29.5, 29.9)
+    ),
     {"size_penalty": 0.002, "n_codewords": 8, "codebook_bits": 4},
     {
         "bits_per_word": 23,
