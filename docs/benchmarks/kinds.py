@@ -69,12 +69,28 @@ _OURS: list[dict[str, Any]] = [
         for bits in (29.5, 29.9)
     ),
     {"size_penalty": 0.002, "n_codewords": 8, "codebook_bits": 4},
-    {
-        "bits_per_word": 23,
-        "n_codewords": 8,
-        "code_lengths": (0, 2, 4, 8, 12),
-        "codebook_bits": 4,
-    },
+    # Few codes of more codewords, and fine steps between the lengths.
+    *(
+        {
+            "size_penalty": penalty,
+            "n_codewords": n_codewords,
+            "code_lengths": (0, 1, 2, 4, 8),
+            "codebook_bits": 4,
+        }
+        for penalty, n_codewords in ((0.005, 16), (0.002, 16), (0.002, 32))
+    ),
+    *(
+        {
+            "bits_per_word": bits,
+            "n_codewords": n_codewords,
+            "code_lengths": lengths,
+            "codebook_bits": 4,
+        }
+        for bits, n_codewords, lengths in (
+            (23, 8, (0, 2, 4, 8, 12)),
+            (14.8, 32, (0, 1, 2, 4, 6)),
+        )
+    ),
 ]
 # For every method's head alike. Pairs are few, so that their epochs are short; translations many.
 _PAIRS = Schedule(n_epochs=80, patience=20)
@@ -340,10 +356,12 @@ def table_of(points: list[dict[str, Any]]) -> str:
         lines += ["", f"**{_NAMES[kind]}**", ""]
         lines += ["| method | setting | bytes | times smaller | dev | test | seeds |"]
         lines += ["|---|---|--:|--:|--:|--:|--:|"]
-        keys = dict.fromkeys((point["method"], point["setting"]) for point in of_kind)
-        for method, setting in keys:
-            found = [p for p in of_kind if (p["method"], p["setting"]) == (method, setting)]
-            nbytes = np.mean([p["nbytes"] for p in found])
+        rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for point in of_kind:
+            rows.setdefault((point["method"], point["setting"]), []).append(point)
+        sizes = {row: np.mean([p["nbytes"] for p in found]) for row, found in rows.items()}
+        for method, setting in sorted(rows, key=lambda row: (_SHOWN.index(row[0]), sizes[row])):
+            found, nbytes = rows[method, setting], sizes[method, setting]
             ratio = found[0]["table_nbytes"] / nbytes
             dev, test = (np.array([p[part] for p in found]) for part in ("dev", "test"))
             spread = f" ± {test.std(ddof=1):.4f}" if len(found) > 1 else ""

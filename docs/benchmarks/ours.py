@@ -49,6 +49,24 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.02, "code_lengths": (0, 1, 2, 3)},
     {"size_penalty": 0.01, "code_lengths": (0, 1, 2, 3, 4)},
     {"size_penalty": 0.04, "code_lengths": (0, 1, 2, 3)},
+    # Few codes of more codewords, and fine steps between the lengths.
+    *(
+        {
+            "size_penalty": penalty,
+            "code_lengths": lengths,
+            "n_codewords": n_codewords,
+            "codebook_bits": 4,
+            **others,
+        }
+        for penalty, lengths, n_codewords, others in (
+            (0.014, (0, 1, 2, 4, 8), 16, {"reconstruction_weight": 0}),
+            (0.012, (0, 1, 2, 4, 8), 8, {"reconstruction_weight": 0}),
+            (0.008, (0, 1, 2, 4), 16, {}),
+            (0.02, (0, 1, 2, 3, 4), 16, {}),
+            (0.002, (0, 1, 2, 4), 32, {}),
+            (0.005, (0, 1, 2, 4, 8), 16, {}),
+        )
+    ),
     # Most of the table as it was, for what few labels do not tell.
     *(
         {
