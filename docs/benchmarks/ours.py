@@ -65,6 +65,8 @@ _LINEAR: list[dict[str, Any]] = [
             (0.02, (0, 1, 2, 3, 4), 16, {}),
             (0.002, (0, 1, 2, 4), 32, {}),
             (0.005, (0, 1, 2, 4, 8), 16, {}),
+            # A code at least for every word, those that training never showed included.
+            (0.006, (1, 2, 4), 16, {"reconstruction_weight": 0}),
         )
     ),
     # Most of the table as it was, for what few labels do not tell.
@@ -87,6 +89,9 @@ _LINEAR: list[dict[str, Any]] = [
             (0.003, (0, 1, 2), 256, 3),
             (0.01, (0, 1), 128, 3),
             (0.01, (0, 1, 2), 64, 3),
+            # A hundred labels and many dimensions.
+            (0.0001, (0, 4, 8, 16), 16, 10),
+            (0.0001, (0, 1, 2, 4), 256, 10),
         )
     ),
 ]
@@ -103,6 +108,15 @@ _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.003, "n_codewords": 8},
     {"size_penalty": 0.005, "n_codewords": 8, "code_lengths": _LONG},
     {"size_penalty": 0.0015, "n_codewords": 8, "code_lengths": _LONG},
+    *(
+        {
+            "size_penalty": penalty,
+            "n_codewords": 16,
+            "code_lengths": (0, 1, 2, 4, 8),
+            "codebook_bits": 4,
+        }
+        for penalty in (0.005, 0.04)
+    ),
 ]
 _CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {
@@ -114,7 +128,19 @@ _ABLATIONS: dict[str, list[dict[str, Any]]] = {
         {"size_penalty": penalty, "length_method": "frequency"}
         for penalty in (0.005, 0.02, 0.08, 0.001)
     ],
-    "skadacomp, one fixed length": [{"code_lengths": (length,)} for length in (4, 2, 1, 8, 16)],
+    "skadacomp, one fixed length": [
+        *({"code_lengths": (length,)} for length in (4, 2, 1, 8, 16)),
+        # As the best of ours on TREC-6 is, but for the lengths.
+        *(
+            {
+                "code_lengths": (length,),
+                "n_codewords": 16,
+                "codebook_bits": 4,
+                "reconstruction_weight": 0,
+            }
+            for length in (1, 2, 4)
+        ),
+    ],
     # The trade between the task and the table as it was.
     "skadacomp, reconstruction weight 10": [
         {"size_penalty": 0.002, "code_lengths": _LONG, "reconstruction_weight": 10},
