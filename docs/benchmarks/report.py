@@ -804,6 +804,7 @@ def _set_axes(ax: Axes, found: Curves) -> None:
     table_nbytes = next(iter(found.values()))[0].runs[0].table_nbytes
     ax.set_xscale("log")
     ax.set_xlabel("codes + lengths + codebooks")
+    ax.margins(x=0.1)  # room for the names of the lines of full precision
     low, high = ax.get_xlim()
     named = (1.0, 2.0, 5.0) if high < 30 * low else (1.0,)  # a short axis may hold no power of ten
     ax.xaxis.set_major_locator(LogLocator(subs=named))
