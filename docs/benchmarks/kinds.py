@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from convolution import CPU, USUAL, Schedule, read_fixed
 from numpy.typing import NDArray
-from ours import rebuilt
+from ours import FINE, rebuilt
 from peers import peers
 from points import append_point, read_points
 from report import write_text
@@ -70,27 +70,11 @@ _OURS: list[dict[str, Any]] = [
     ),
     {"size_penalty": 0.002, "n_codewords": 8, "codebook_bits": 4},
     # Few codes of more codewords, and fine steps between the lengths.
-    *(
-        {
-            "size_penalty": penalty,
-            "n_codewords": n_codewords,
-            "code_lengths": (0, 1, 2, 4, 8),
-            "codebook_bits": 4,
-        }
-        for penalty, n_codewords in ((0.005, 16), (0.002, 16), (0.002, 32))
-    ),
-    *(
-        {
-            "bits_per_word": bits,
-            "n_codewords": n_codewords,
-            "code_lengths": lengths,
-            "codebook_bits": 4,
-        }
-        for bits, n_codewords, lengths in (
-            (23, 8, (0, 2, 4, 8, 12)),
-            (14.8, 32, (0, 1, 2, 4, 6)),
-        )
-    ),
+    {"size_penalty": 0.005, "n_codewords": 16, "code_lengths": FINE, "codebook_bits": 4},
+    {"size_penalty": 0.002, "n_codewords": 16, "code_lengths": FINE, "codebook_bits": 4},
+    {"size_penalty": 0.002, "n_codewords": 32, "code_lengths": FINE, "codebook_bits": 4},
+    {"bits_per_word": 14.8, "n_codewords": 32, "code_lengths": (0, 1, 2, 4, 6), "codebook_bits": 4},
+    {"bits_per_word": 23, "n_codewords": 8, "code_lengths": (0, 2, 4, 8, 12), "codebook_bits": 4},
 ]
 # For every method's head alike. Pairs are few, so that their epochs are short; translations many.
 _PAIRS = Schedule(n_epochs=80, patience=20)

@@ -16,6 +16,9 @@ from skadacomp._learning import fine_tune_table
 DEFAULT = "skadacomp"
 CODE_FEATURES = "skadacomp, code features"
 _LONG = (0, 2, 4, 8, 16)  # where bits are cheap, longer codes are worth their codebooks
+FINE = (0, 1, 2, 4, 8)  # of many codewords a single code says much already
+# Nothing for directions that the head does not read.
+_TASK_ALONE: dict[str, Any] = {"codebook_bits": 4, "reconstruction_weight": 0}
 
 # The default at other prices of a bit; the first of each list are what lesser efforts run.
 _LINEAR: list[dict[str, Any]] = [
@@ -50,25 +53,14 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.01, "code_lengths": (0, 1, 2, 3, 4)},
     {"size_penalty": 0.04, "code_lengths": (0, 1, 2, 3)},
     # Few codes of more codewords, and fine steps between the lengths.
-    *(
-        {
-            "size_penalty": penalty,
-            "code_lengths": lengths,
-            "n_codewords": n_codewords,
-            "codebook_bits": 4,
-            **others,
-        }
-        for penalty, lengths, n_codewords, others in (
-            (0.014, (0, 1, 2, 4, 8), 16, {"reconstruction_weight": 0}),
-            (0.012, (0, 1, 2, 4, 8), 8, {"reconstruction_weight": 0}),
-            (0.008, (0, 1, 2, 4), 16, {}),
-            (0.02, (0, 1, 2, 3, 4), 16, {}),
-            (0.002, (0, 1, 2, 4), 32, {}),
-            (0.005, (0, 1, 2, 4, 8), 16, {}),
-            # A code at least for every word, those that training never showed included.
-            (0.006, (1, 2, 4), 16, {"reconstruction_weight": 0}),
-        )
-    ),
+    {"size_penalty": 0.014, "code_lengths": FINE, "n_codewords": 16, **_TASK_ALONE},
+    {"size_penalty": 0.012, "code_lengths": FINE, "n_codewords": 8, **_TASK_ALONE},
+    {"size_penalty": 0.008, "code_lengths": (0, 1, 2, 4), "n_codewords": 16, "codebook_bits": 4},
+    {"size_penalty": 0.02, "code_lengths": (0, 1, 2, 3, 4), "n_codewords": 16, "codebook_bits": 4},
+    {"size_penalty": 0.002, "code_lengths": (0, 1, 2, 4), "n_codewords": 32, "codebook_bits": 4},
+    {"size_penalty": 0.005, "code_lengths": FINE, "n_codewords": 16, "codebook_bits": 4},
+    # A code at least for every word, those that training never showed included.
+    {"size_penalty": 0.006, "code_lengths": (1, 2, 4), "n_codewords": 16, **_TASK_ALONE},
     # Most of the table as it was, for what few labels do not tell.
     *(
         {
@@ -108,15 +100,8 @@ _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.003, "n_codewords": 8},
     {"size_penalty": 0.005, "n_codewords": 8, "code_lengths": _LONG},
     {"size_penalty": 0.0015, "n_codewords": 8, "code_lengths": _LONG},
-    *(
-        {
-            "size_penalty": penalty,
-            "n_codewords": 16,
-            "code_lengths": (0, 1, 2, 4, 8),
-            "codebook_bits": 4,
-        }
-        for penalty in (0.005, 0.04)
-    ),
+    {"size_penalty": 0.005, "n_codewords": 16, "code_lengths": FINE, "codebook_bits": 4},
+    {"size_penalty": 0.04, "n_codewords": 16, "code_lengths": FINE, "codebook_bits": 4},
 ]
 _CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {
@@ -131,15 +116,7 @@ _ABLATIONS: dict[str, list[dict[str, Any]]] = {
     "skadacomp, one fixed length": [
         *({"code_lengths": (length,)} for length in (4, 2, 1, 8, 16)),
         # As the best of ours on TREC-6 is, but for the lengths.
-        *(
-            {
-                "code_lengths": (length,),
-                "n_codewords": 16,
-                "codebook_bits": 4,
-                "reconstruction_weight": 0,
-            }
-            for length in (1, 2, 4)
-        ),
+        *({"code_lengths": (length,), "n_codewords": 16, **_TASK_ALONE} for length in (1, 2, 4)),
     ],
     # The trade between the task and the table as it was.
     "skadacomp, reconstruction weight 10": [
