@@ -68,9 +68,23 @@ if TYPE_CHECKING:
 else:
     from sklearn.base import _fit_context
 
-# Reconstruction weight and learning rate that are best for heads which pool, and for all others.
-_POOLING_DEFAULTS = {"linear": (0.1, 3e-3), "pooled": (0.3, 3e-3)}
-_NETWORK_DEFAULTS = (0.3, 1e-3)
+
+class Chosen(NamedTuple):
+    """Parameters that are best chosen by what reads the vectors."""
+
+    code_lengths: tuple[int, ...]
+    n_codewords: int
+    codebook_bits: int
+    size_penalty: float
+    reconstruction_weight: float
+    learning_rate: float
+
+
+_FOR_LINEAR = Chosen((0, 2, 4, 8), 4, 8, 0.02, 0.1, 3e-3)
+# Networks need more bits of a word, and few codes of more codewords give them most.
+_FOR_NETWORKS = Chosen((0, 1, 2, 4, 8), 16, 4, 0.005, 0.3, 1e-3)
+_BY_HEAD = {"linear": _FOR_LINEAR, "pooled": _FOR_NETWORKS._replace(learning_rate=3e-3)}
+
 _HEAD_NAMES = {name for names in HEADS.values() for name in names}
 # Parameters that change nothing that is learned, and those that the task's fingerprint covers.
 _NOT_LEARNED_FROM = {
@@ -111,18 +125,21 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         so that cross-validation splits the task and never the table. Without it the table is
         `fit`'s first argument. What else makes a table: see `EmbeddingTable.from_object`.
 
-    code_lengths : array-like of int, default=(0, 2, 4, 8)
+    code_lengths : array-like of int, default=None
         The code lengths, in codes, that a word may have: ascending, from 0, which drops the word.
-        The longest is the number of codebooks. A word of length l uses the first l of them.
+        The longest is the number of codebooks. A word of length l uses the first l of them. None is
+        (0, 2, 4, 8) for the linear head and without a task, and (0, 1, 2, 4, 8) for other heads.
 
-    n_codewords : int, default=4
+    n_codewords : int, default=None
         Codewords in a codebook, 2 to 4096. A code takes ``ceil(log2(n_codewords))`` bits: 2 gives
-        binary codes, 16 and 256 codes of 4 and 8 bits.
+        binary codes, 16 and 256 codes of 4 and 8 bits. None is 4 for the linear head and without a
+        task, and 16 for other heads.
 
-    codebook_bits : {4, 8}, default=8
+    codebook_bits : {4, 8}, default=None
         Bits of a number of the codebooks or, where they share axes, of the axes. 8 lose next to
         nothing; 4 lose a little, and nearly halve what codebooks take, which is much of a small
-        table of many dimensions.
+        table of many dimensions. None is 8 for the linear head and without a task, and 4 for other
+        heads.
 
     bits_per_word : float, default=None
         Budget in bits: the mean over all words of the table, dropped ones included, of the bits
@@ -175,9 +192,11 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "frequency" gives the more frequent word the longer code, whatever it means. None is
         "rate-distortion"; without a task, and with ``init="random"``, it is "gumbel-softmax".
 
-    size_penalty : float, default=0.02
+    size_penalty : float, default=None
         Without a budget: the loss that one more bit a word, as a mean over the table, has to
         save. The unit of loss is nats per document, or with no task the relative squared error.
+        None is 0.02 for the linear head and without a task, and 0.005 for other heads, which read
+        more of a vector.
 
     reconstruction_weight : float, default=None
         What rebuilding the table as it was counts beside the task: the weight of directions that
@@ -308,9 +327,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's convention
         "embeddings": "no_validation",  # as_table says what is wrong
-        "code_lengths": ["array-like"],
-        "n_codewords": [Interval(Integral, 2, 4096, closed="both")],
-        "codebook_bits": [Options(Integral, set(BITS))],
+        "code_lengths": [None, "array-like"],
+        "n_codewords": [None, Interval(Integral, 2, 4096, closed="both")],
+        "codebook_bits": [None, Options(Integral, set(BITS))],
         "bits_per_word": [None, Interval(Real, 0, None, closed="neither")],
         "max_bytes": [None, Interval(Real, 0, None, closed="neither")],
         "task": [None, StrOptions(set(KINDS)), tuple, list],
@@ -318,7 +337,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         "head": [None, StrOptions(_HEAD_NAMES), callable, tuple, list],
         "init": [StrOptions({"residual-kmeans", "random"})],
         "length_method": [None, StrOptions({"gumbel-softmax", "rate-distortion", "frequency"})],
-        "size_penalty": [Interval(Real, 0, LARGEST, closed="right")],
+        "size_penalty": [None, Interval(Real, 0, LARGEST, closed="right")],
         "reconstruction_weight": [None, Interval(Real, 0, LARGEST, closed="both")],
         "pooling": [StrOptions({"mean", "sum"})],
         "output": [StrOptions({"code_features", "vectors"})],
@@ -342,9 +361,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         self,
         embeddings: Any = None,
         *,
-        code_lengths: Sequence[int] = (0, 2, 4, 8),
-        n_codewords: int = 4,
-        codebook_bits: Literal[4, 8] = 8,
+        code_lengths: Sequence[int] | None = None,
+        n_codewords: int | None = None,
+        codebook_bits: Literal[4, 8] | None = None,
         bits_per_word: float | None = None,
         max_bytes: int | None = None,
         task: Kind | Sequence[Kind] | None = None,
@@ -352,7 +371,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         head: Any = None,
         init: Literal["residual-kmeans", "random"] = "residual-kmeans",
         length_method: Literal["gumbel-softmax", "rate-distortion", "frequency"] | None = None,
-        size_penalty: float = 0.02,
+        size_penalty: float | None = None,
         reconstruction_weight: float | None = None,
         pooling: Literal["mean", "sum"] = "mean",
         output: Literal["code_features", "vectors"] = "code_features",
@@ -498,7 +517,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         self, embeddings: Any, y: Any, y_task: Any, X_task: Any, X_val: Any, y_val: Any
     ) -> Problem:
         """Turn what `fit` was given into what there is to learn."""
-        candidates = self._checked_code_lengths()
+        if self.code_lengths is not None:
+            _check_code_lengths(self.code_lengths)
         source, documents, labels = self._resolve(embeddings, y, y_task, X_task)
         _check_validation(X_val, y_val, documents)
         table = as_table(source)
@@ -516,10 +536,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             kinds.append(kind)
             tasks.append(replace(task, weight=part.weight))
             names.append(reader.head_name(kind))
-        sizes = SizeModel(table, candidates, self.n_codewords, made_with(self), self.codebook_bits)
         # Trained lengths are the plain form's, and without a task they rebuild the table better.
         trained = self.init == "random" or not tasks
-        settings = self._settings(sizes, seed, names, trained=trained)
+        settings = self._settings(table, seed, names, trained=trained)
         return Problem(table, tuple(kinds), tuple(tasks), settings)
 
     def _listed_tasks(self, X: Any, y: Any, X_val: Any, y_val: Any) -> list[GivenTask]:
@@ -543,29 +562,6 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             lowercase=self.lowercase,
             validation_fraction=self.validation_fraction,
         )
-
-    def _checked_code_lengths(self) -> tuple[int, ...]:
-        """Code lengths as a tuple of int, or an error that says what is wrong with them."""
-        given = self.code_lengths
-        lengths = list(given)
-        if not lengths:
-            raise ValueError("code_lengths is empty; give at least one length, such as (0, 2, 4).")
-        if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in lengths):
-            raise ValueError(f"code_lengths={given!r} must hold whole numbers of codes.")
-        if min(lengths) < 0:
-            raise ValueError(f"code_lengths={given!r} holds {min(lengths)}; the least is 0.")
-        if any(b <= a for a, b in pairwise(lengths)):
-            raise ValueError(
-                f"code_lengths={given!r} must ascend without repeats, as "
-                f"{tuple(sorted(set(map(int, lengths))))} does."
-            )
-        if lengths[-1] == 0:
-            raise ValueError("code_lengths=(0,) would drop every word; add a length above 0.")
-        if len(lengths) > MAX_CANDIDATES:
-            raise ValueError(
-                f"code_lengths holds {len(lengths)} lengths; at most {MAX_CANDIDATES} are possible."
-            )
-        return tuple(map(int, lengths))
 
     def _resolve(self, embeddings: Any, y: Any, y_task: Any, X_task: Any) -> tuple[Any, Any, Any]:
         """Tell table, documents and labels apart, by who was given what."""
@@ -617,26 +613,34 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             self.__dict__.pop("feature_names_in_", None)
             self.n_features_in_ = table.n_dims
 
+    def _chosen(self, heads: Sequence[str]) -> Chosen:
+        """Give the parameters, those left at None as they suit the heads."""
+        # Without a task as for the linear head; heads that differ in it need the most caution.
+        found = {_BY_HEAD.get(name, _FOR_NETWORKS) for name in heads or ["linear"]}
+        usual = found.pop() if len(found) == 1 else _FOR_NETWORKS
+        given = {name: getattr(self, name) for name in Chosen._fields}
+        return usual._replace(**{name: own for name, own in given.items() if own is not None})
+
     def _settings(
-        self, sizes: SizeModel, seed: int, heads: list[str], *, trained: bool
+        self, table: EmbeddingTable, seed: int, heads: list[str], *, trained: bool
     ) -> Settings:
         from skadacomp._learning import Settings
 
-        # Without a task as for the linear head; heads that differ in it need the most caution.
-        found = {_POOLING_DEFAULTS.get(name, _NETWORK_DEFAULTS) for name in heads or ["linear"]}
-        weight, rate = found.pop() if len(found) == 1 else _NETWORK_DEFAULTS
-        given = self.reconstruction_weight
+        chosen = self._chosen(heads)
+        candidates = tuple(map(int, chosen.code_lengths))
+        bits = chosen.codebook_bits
+        sizes = SizeModel(table, candidates, chosen.n_codewords, made_with(self), bits)
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),
-            n_codewords=self.n_codewords,
-            codebook_bits=self.codebook_bits,
+            n_codewords=chosen.n_codewords,
+            codebook_bits=bits,
             init=self.init,
             length_method=self.length_method
             or ("gumbel-softmax" if trained else "rate-distortion"),
-            size_penalty=self.size_penalty,
+            size_penalty=chosen.size_penalty,
             budget=sizes.budget(bits_per_word=self.bits_per_word, max_bytes=self.max_bytes),
-            reconstruction_weight=weight if given is None else given,
-            learning_rate=rate if self.learning_rate is None else self.learning_rate,
+            reconstruction_weight=chosen.reconstruction_weight,
+            learning_rate=chosen.learning_rate,
             max_iter=self.max_iter,
             patience=self.n_iter_no_change,
             seed=seed,
@@ -657,7 +661,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
             problem.table.words,
             code_lengths=problem.settings.rate.candidates,
             rank=learned.rank,
-            codebook_bits=self.codebook_bits,
+            codebook_bits=problem.settings.codebook_bits,
             weights=learned.significance,
             parameters=made_with(self),
             verbose=bool(self.verbose),
@@ -975,6 +979,28 @@ def _stacked(parts: list[Any]) -> Any:
     if sparse.issparse(parts[0]):
         return sparse.vstack(parts, format="csr")
     return np.vstack(parts)
+
+
+def _check_code_lengths(given: Sequence[int]) -> None:
+    """Say what is wrong with code lengths."""
+    lengths = list(given)
+    if not lengths:
+        raise ValueError("code_lengths is empty; give at least one length, such as (0, 2, 4).")
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in lengths):
+        raise ValueError(f"code_lengths={given!r} must hold whole numbers of codes.")
+    if min(lengths) < 0:
+        raise ValueError(f"code_lengths={given!r} holds {min(lengths)}; the least is 0.")
+    if any(b <= a for a, b in pairwise(lengths)):
+        raise ValueError(
+            f"code_lengths={given!r} must ascend without repeats, as "
+            f"{tuple(sorted(set(map(int, lengths))))} does."
+        )
+    if lengths[-1] == 0:
+        raise ValueError("code_lengths=(0,) would drop every word; add a length above 0.")
+    if len(lengths) > MAX_CANDIDATES:
+        raise ValueError(
+            f"code_lengths holds {len(lengths)} lengths; at most {MAX_CANDIDATES} are possible."
+        )
 
 
 def _check_range(table: EmbeddingTable) -> None:

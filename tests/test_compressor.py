@@ -8,7 +8,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import CountVectorizer
 
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable, __version__
-from skadacomp._sizes import SizeModel
 
 QUICK = {"max_iter": 3, "random_state": 0}
 
@@ -500,18 +499,33 @@ def test_a_table_of_new_rows_is_encoded_block_by_block(table, fitted, monkeypatc
     assert abs(fitted.transform(new) - whole).max() == 0
 
 
+FOR_LINEAR = ((0, 2, 4, 8), 4, 8, 0.02)
+FOR_NETWORKS = ((0, 1, 2, 4, 8), 16, 4, 0.005)
+
+
+def learned_with(table, heads, **parameters):
+    made = AdaptiveCodebookCompressor(**parameters)._settings(table, 0, heads, trained=False)
+    shape = made.rate.candidates, made.n_codewords, made.codebook_bits, made.size_penalty
+    return shape, (made.reconstruction_weight, made.learning_rate)
+
+
 @pytest.mark.parametrize(
-    ("heads", "weight", "rate"),
+    ("heads", "shape", "weight", "rate"),
     [
-        ([], 0.1, 3e-3),
-        (["linear", "linear"], 0.1, 3e-3),
-        (["pooled"], 0.3, 3e-3),
-        (["convolutional"], 0.3, 1e-3),
-        (["recurrent", "own"], 0.3, 1e-3),
-        (["linear", "pooled"], 0.3, 1e-3),
+        ([], FOR_LINEAR, 0.1, 3e-3),
+        (["linear", "linear"], FOR_LINEAR, 0.1, 3e-3),
+        (["pooled"], FOR_NETWORKS, 0.3, 3e-3),
+        (["convolutional"], FOR_NETWORKS, 0.3, 1e-3),
+        (["recurrent", "own"], FOR_NETWORKS, 0.3, 1e-3),
+        (["linear", "pooled"], FOR_NETWORKS, 0.3, 1e-3),
     ],
 )
-def test_defaults_that_follow_from_the_heads(table, heads, weight, rate):
-    sizes = SizeModel(table, (0, 2), 4, {})
-    made = compressor()._settings(sizes, 0, heads, trained=False)
-    assert (made.reconstruction_weight, made.learning_rate) == (weight, rate)
+def test_defaults_that_follow_from_the_heads(table, heads, shape, weight, rate):
+    assert learned_with(table, heads) == (shape, (weight, rate))
+
+
+def test_what_is_given_wins_over_what_suits_the_head(table):
+    own = {"code_lengths": [0, 3], "n_codewords": 2, "codebook_bits": 8, "size_penalty": 1.0}
+    shape, (weight, rate) = learned_with(table, ["pooled"], reconstruction_weight=0, **own)
+    assert shape == ((0, 3), 2, 8, 1.0)
+    assert (weight, rate) == (0, 3e-3)

@@ -239,7 +239,7 @@ def test_pairs_are_learned_and_give_both_sides(table, sentences):
     assert fit.task_ == "pair-regression"
     assert fit.history_["task_score"][-1] > 0.4
     features = fit.transform(pairs)
-    n_columns = 8 * 4 + 1
+    n_columns = 8 * 16 + 1  # what suits pairs
     assert features.shape == (len(pairs), 2 * n_columns)
     assert fit.get_feature_names_out().size == 2 * n_columns
     sides = fit.transform([a for a, _ in pairs]), fit.transform([b for _, b in pairs])

@@ -20,7 +20,7 @@ import numpy as np
 import tasks
 import torch
 from linear import linear_score
-from ours import rebuilt
+from ours import BASE, rebuilt
 from points import append_point, read_points
 from report import write_text
 
@@ -28,7 +28,7 @@ from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 
 CHUNKING, SENTIMENT = "chunking", "sentiment"
 # What to compress for, and how; tags need more bits a word than moods.
-_COMMON: dict[str, Any] = {"n_codewords": 8, "size_penalty": 0.002}
+_COMMON: dict[str, Any] = {**BASE, "n_codewords": 8, "size_penalty": 0.002}
 _NAMES: dict[str, dict[str, Any]] = {
     CHUNKING: {},
     SENTIMENT: {},

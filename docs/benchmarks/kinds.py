@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from convolution import CPU, USUAL, Schedule, read_fixed
 from numpy.typing import NDArray
-from ours import FINE, rebuilt
+from ours import BASE, FINE, rebuilt
 from peers import peers
 from points import append_point, read_points
 from report import write_text
@@ -52,7 +52,7 @@ _NAMES = {
     "translation": "Multi30k English to German (test2016), BLEU",
 }
 _SHOWN = ("full precision", "skadacomp", "RQ", "LSQ")
-# What the default does at other prices of a bit, and at a budget for a table of many words.
+# Prices of a bit, and budgets for a table of many words; the rest is `BASE`.
 _OURS: list[dict[str, Any]] = [
     {"size_penalty": 0.02},
     {"size_penalty": 0.005},
@@ -119,7 +119,7 @@ class Case:
     def compressor(self, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
         """Make the estimator; networks fit a task within few epochs."""
         n_epochs, patience = self.schedule
-        given = {"max_iter": n_epochs, "n_iter_no_change": patience, **parameters}
+        given = {**BASE, "max_iter": n_epochs, "n_iter_no_change": patience, **parameters}
         return AdaptiveCodebookCompressor(task=self.kind, random_state=seed, **given)
 
     @property

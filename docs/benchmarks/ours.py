@@ -20,6 +20,14 @@ FINE = (0, 1, 2, 4, 8)  # of many codewords a single code says much already
 # Nothing for directions that the head does not read.
 _TASK_ALONE: dict[str, Any] = {"codebook_bits": 4, "reconstruction_weight": 0}
 
+# What a setting does not say, whatever the head: the default of a linear one.
+BASE: dict[str, Any] = {
+    "code_lengths": (0, 2, 4, 8),
+    "n_codewords": 4,
+    "codebook_bits": 8,
+    "size_penalty": 0.02,
+}
+
 # The default at other prices of a bit; the first of each list are what lesser efforts run.
 _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.02},
@@ -154,7 +162,7 @@ class Entry:
 
     @property
     def setting(self) -> str:
-        """The parameters that are not the default."""
+        """The parameters beside `BASE`."""
         shown = {k: v for k, v in self.parameters.items() if k not in ("init", "length_method")}
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
@@ -176,7 +184,7 @@ def compressor(head: str, seed: int, **parameters: Any) -> AdaptiveCodebookCompr
     """Make the estimator; a convolutional head fits a task within few epochs."""
     if head == "convolutional":
         parameters = {"max_iter": 20, "n_iter_no_change": 4, **parameters}
-    return AdaptiveCodebookCompressor(head=head, random_state=seed, **parameters)
+    return AdaptiveCodebookCompressor(head=head, random_state=seed, **{**BASE, **parameters})
 
 
 def task_of(case: Case, head: str) -> dict[str, Any]:

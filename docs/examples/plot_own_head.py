@@ -56,9 +56,7 @@ class Attention(nn.Module):
         return self.classify(pooled)
 
 
-compressor = AdaptiveCodebookCompressor(
-    table, head=Attention, n_codewords=8, size_penalty=0.005, max_iter=10, random_state=0
-)
+compressor = AdaptiveCodebookCompressor(table, head=Attention, max_iter=10, random_state=0)
 compressor.fit(train, train_labels)
 print("compression ratio:", round(compressor.compression_ratio_))
 

@@ -50,9 +50,7 @@ for one, other in train[:2]:
 
 from skadacomp import AdaptiveCodebookCompressor
 
-compressor = AdaptiveCodebookCompressor(
-    table, size_penalty=0.02, max_iter=10, output="vectors", random_state=0
-)
+compressor = AdaptiveCodebookCompressor(table, max_iter=10, output="vectors", random_state=0)
 compressor.fit(train, y_train)
 print(compressor.task_, "at a compression ratio of", round(compressor.compression_ratio_))
 

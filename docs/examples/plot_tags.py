@@ -50,9 +50,7 @@ print(list(zip(sentences[6], tags[6], strict=True))[:6])
 
 from skadacomp import AdaptiveCodebookCompressor
 
-compressor = AdaptiveCodebookCompressor(
-    table, size_penalty=0.05, max_iter=4, output="vectors", random_state=0
-)
+compressor = AdaptiveCodebookCompressor(table, max_iter=4, output="vectors", random_state=0)
 compressor.fit(sentences[train], tags[train])
 print(compressor.task_, "at a compression ratio of", round(compressor.compression_ratio_))
 

@@ -53,9 +53,7 @@ import re
 from skadacomp import AdaptiveCodebookCompressor
 
 X = [re.findall(r"\w+|[^\w\s]", text.lower()) for text in english]
-compressor = AdaptiveCodebookCompressor(
-    table, task="translation", size_penalty=0.02, max_iter=10, random_state=0
-)
+compressor = AdaptiveCodebookCompressor(table, task="translation", max_iter=10, random_state=0)
 compressor.fit(X[:2500], list(german[:2500]), X_val=X[2500:], y_val=list(german[2500:]))
 right = compressor.history_["task_score"][-1]
 print(f"compression ratio {compressor.compression_ratio_:.0f}, {compressor.nbytes_:,} bytes")

@@ -176,7 +176,8 @@ def _compress(
 def _nbytes_of_classifier(compressor: AdaptiveCodebookCompressor, classes: list[str]) -> int:
     """Bytes that a classifier adds to the file, rounded up."""
     n_outputs = 1 if len(classes) == 2 else len(classes)
-    n_features = max(compressor.code_lengths) * compressor.n_codewords + 1
+    chosen = compressor._chosen(["linear"])
+    n_features = max(chosen.code_lengths) * chosen.n_codewords + 1
     weights = 4 * n_outputs * (n_features + 1)
     return weights + len(json.dumps(json.dumps(classes))) + _HEADER
 
