@@ -18,13 +18,7 @@ from torch.nn import functional
 
 from skadacomp import CompressedTable
 from skadacomp._codes import code_usage, code_width, packed_nbytes
-from skadacomp._learning.codes import (
-    LEAST_SAVING,
-    RANK_TOLERANCE,
-    enough_rank,
-    reduce_rank,
-    refit_codebooks,
-)
+from skadacomp._learning.codes import left_out_by_rank, reduce_rank, refit_codebooks
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int32]
@@ -42,6 +36,8 @@ _NEAREST = {
     ("PCA + int8", "64 dims"),
 }
 _BITS = (8, 16, 32, 64, 128)  # per word
+# Codebooks of low rank may add this to the error that codes leave, and must save that of the bytes.
+RANK_TOLERANCE, LEAST_SAVING = 0.03, 0.01
 
 
 @dataclass(frozen=True)
@@ -214,14 +210,15 @@ def _ship_sums(
 def _ship_factored(
     vectors: Floats, codes: Codes, codebooks: Floats, nbytes: int, codebook_bits: int = 8
 ) -> Compressed:
-    """Ship codebooks as factors, of a rank that adds as little error as ours is allowed.
+    """Ship codebooks as factors, of the least rank that adds next to no error.
 
     Whole, where factors would be larger.
     """
     n_words, n_codebooks = codes.shape
     usage = code_usage(codes, np.ones(n_words), codebooks.shape[1])
     allowed = RANK_TOLERANCE * _error(vectors, _summed(codebooks, codes))
-    rank = enough_rank(codebooks.astype(np.float64), usage, allowed)
+    left_out = left_out_by_rank(codebooks.astype(np.float64), usage)
+    rank = max(int((left_out <= allowed).argmax()), 1)
     low = reduce_rank(codebooks, usage, np.eye(codebooks.shape[2]), rank)
     none = np.zeros(codebooks.shape[2])
     table = CompressedTable.from_codes(

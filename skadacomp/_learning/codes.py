@@ -19,9 +19,6 @@ from skadacomp._codes import code_matrix
 from skadacomp._encoder import chunks
 from skadacomp._learning.lengths import row_softmax
 
-# Codebooks of low rank may add this to the error that codes leave, and must save that of the bytes.
-RANK_TOLERANCE, LEAST_SAVING = 0.03, 0.01
-
 
 class Rows(Protocol):
     """Whatever gives the rows of a table for their ids: an array, or a stand-in for one."""
@@ -159,8 +156,10 @@ def refit_codebooks(
     return fitted.reshape(trained.shape).astype(np.float32)
 
 
-def enough_rank(images: NDArray[np.float64], usage: NDArray[np.float64], allowed: float) -> int:
-    """Find the least rank at which codebooks, weighed by their use, add no more error than allowed.
+def left_out_by_rank(
+    images: NDArray[np.float64], usage: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted squared error that codebooks add at each rank, from 0 to the full one.
 
     Parameters
     ----------
@@ -168,13 +167,10 @@ def enough_rank(images: NDArray[np.float64], usage: NDArray[np.float64], allowed
         Codebooks in the space where distances count.
     usage : ndarray
         As `skadacomp._codes.code_usage` gives it.
-    allowed : float
-        Weighted squared error.
     """
     root, _ = _roots(usage)
     sizes = np.linalg.svd(root @ images.reshape(len(root), -1), compute_uv=False)
-    left_out = np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0)  # (n_axes + 1,) of each rank
-    return max(int((left_out <= allowed).argmax()), 1)
+    return np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0)
 
 
 def reduce_rank(

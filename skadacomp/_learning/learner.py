@@ -19,10 +19,8 @@ from skadacomp._codes import code_usage
 from skadacomp._encoder import RowEncoder, chunks
 from skadacomp._learning.checkpoint import Checkpoint, Draws, Tensors, as_text, from_text
 from skadacomp._learning.codes import (
-    LEAST_SAVING,
-    RANK_TOLERANCE,
     TiedEncoder,
-    enough_rank,
+    left_out_by_rank,
     random_codebooks,
     reduce_rank,
     refit_codebooks,
@@ -511,20 +509,23 @@ class _Learner:
             self.choices, self.multiplier = choose_within(cost, rate, budget)
 
     def _choose_rank(self, encoded: _Encoded, codebooks: torch.Tensor) -> None:
-        """Give the codebooks as few axes as cost next to nothing, and meet the budget with them.
+        """Give the codebooks as few axes as pay, an axis's bits at what those of codes cost.
 
-        A head reads few directions, and where few words have long codes these say little else. Of
-        a large table codebooks are a small part, and stay whole.
+        A head reads few directions, and where few words have long codes these say little else.
+        Random codebooks are yet to be trained, and stay whole.
         """
-        shortened = self._shortened(encoded.codes)
-        error = encoded.errors[np.arange(self.n_words), self.choices].sum()
-        usage = code_usage(shortened, self.significance, self.settings.n_codewords)
-        self.rank = enough_rank(_array(codebooks), usage, RANK_TOLERANCE * error)
-        share, n_dims = self.settings.codebook_bits / 8, self.vectors.shape[1]
-        whole = share * codebooks.numel()  # bytes
-        saved = whole - self.rank * (len(usage) + share * n_dims)
-        if saved < LEAST_SAVING * (whole + self.settings.rate.code_bits(self.choices) / 8):
-            self.rank = n_dims
+        self.rank = n_dims = self.vectors.shape[1]
+        if self.settings.init != "random":
+            usage = code_usage(
+                self._shortened(encoded.codes), self.significance, self.settings.n_codewords
+            )
+            left_out = left_out_by_rank(_array(codebooks), usage)[1:]
+            ranks = np.arange(1, len(left_out) + 1)
+            # Coordinates take 8 bits; an axis, as many a number as are asked for, and a scale.
+            bits = ranks * (8 * len(usage) + self.settings.codebook_bits * n_dims + 32)
+            losses = left_out + self.multiplier * bits
+            if losses.min() < self.multiplier * self.settings.codebook_bits * codebooks.numel():
+                self.rank = int(ranks[losses.argmin()])
         if self.budget is not None:
             self.rank = self.budget.fitting_rank(self.rank, self.n_words)
             self.budget = replace(self.budget, rank=self.rank)
