@@ -1041,6 +1041,20 @@ def test_what_a_rank_leaves_out_is_what_codebooks_of_that_rank_add():
     assert np.linalg.matrix_rank(reduce_rank(books, usage, metric, 3).reshape(16, 12), 1e-4) == 3
 
 
+def test_the_dearer_the_bits_the_fewer_axes_do_codebooks_keep():
+    rng = np.random.default_rng(0)
+    table = (rng.normal(size=(N_WORDS, 64)) * 0.9 ** np.arange(64)).astype(np.float32)
+    task = decisive_task()[0]
+    ranks = [
+        learn(table, task, settings_of(size_penalty=penalty)).rank
+        for penalty in (0.0002, 0.02, 0.2)
+    ]
+    assert ranks == sorted(ranks, reverse=True)
+    assert ranks[0] > ranks[-1] >= 1
+    random = settings_of(size_penalty=0.2, init="random")
+    assert learn(table, task, random).rank == 64
+
+
 def test_no_low_rank_codebooks_rebuild_better():
     codes, weights, books, metric = low_rank_case()
     usage = code_usage(codes, weights, 4)
