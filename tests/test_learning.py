@@ -1033,6 +1033,7 @@ def test_what_a_rank_leaves_out_is_what_codebooks_of_that_rank_add():
         image_error(codes, weights, books, reduce_rank(books, usage, metric, r), metric)
         for r in range(1, 13)
     ]
+    assert (np.diff(added) <= 1e-9).all()
     assert (np.diff(left_out) <= 0).all()
     assert left_out[0] == pytest.approx(
         image_error(codes, weights, books, np.zeros_like(books), metric), rel=1e-3
