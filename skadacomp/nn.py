@@ -14,12 +14,13 @@ from torch.nn import functional
 
 from skadacomp._codes import code_width
 from skadacomp._compressed import CompressedTable
-from skadacomp._learning.codes import TiedEncoder, refit_codebooks, residual_kmeans
+from skadacomp._learning.codes import TiedEncoder, residual_kmeans
 from skadacomp._learning.lengths import LengthLogits, Rate, choose
 
 __all__ = ["AdaptiveCodebookEmbedding", "CodebookEmbedding"]
 
 _SAMPLE = 2**14  # rows that codebooks are started from
+_CODE_LENGTHS = (0, 1, 2, 4, 8)  # what the compressor takes for networks
 
 
 class CodebookEmbedding(nn.Module):
@@ -112,6 +113,38 @@ class CodebookEmbedding(nn.Module):
         books = table.codebooks, table.mean
         return cls(table.codes, *books, padding_idx=padding_idx, freeze=freeze)
 
+    def to_compressed(
+        self, words: Sequence[str] | None = None, *, codebook_bits: int = 8
+    ) -> CompressedTable:
+        """Give what ships: a table to save, which numpy alone reads.
+
+        Parameters
+        ----------
+        words : sequence of str, default=None
+            The word of each row; those with a code must be distinct. None makes a table that knows
+            row ids alone.
+        codebook_bits : {4, 8}, default=8
+            Of a number of the codebooks, which are rounded. See `CompressedTable.from_codes`.
+
+        Returns
+        -------
+        CompressedTable
+            Without `padding_idx`: that row has a vector like any other.
+
+        Raises
+        ------
+        ValueError
+            If `words` are not one a row, or `codebook_bits` is neither 4 nor 8.
+        """
+        return CompressedTable.from_codes(
+            _cut(self._unpacked(self.packed), self.lengths),
+            _array(self.codebooks),
+            _array(self.mean),
+            words,
+            code_lengths=self.lengths.unique().tolist(),
+            codebook_bits=codebook_bits,
+        )
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Give the vectors of row ids.
 
@@ -163,11 +196,11 @@ class AdaptiveCodebookEmbedding(nn.Module):
     ----------
     weight : Tensor (n_words, n_dims)
         Pretrained vectors.
-    code_lengths : sequence of int, default=(0, 2, 4, 8)
+    code_lengths : sequence of int, default=(0, 1, 2, 4, 8)
         Candidates, ascending.
-    n_codewords : int, default=4
+    n_codewords : int, default=16
         Of a codebook.
-    size_penalty : float, default=0.02
+    size_penalty : float, default=0.005
         Loss that one more bit a word, as a mean over the table, has to save.
     frequency : array-like of shape (n_words,), default=None
         How often each word occurs in the task; None takes rows to be in order of frequency
@@ -200,10 +233,10 @@ class AdaptiveCodebookEmbedding(nn.Module):
     def __init__(
         self,
         weight: torch.Tensor,
-        code_lengths: Sequence[int] = (0, 2, 4, 8),
-        n_codewords: int = 4,
+        code_lengths: Sequence[int] = _CODE_LENGTHS,
+        n_codewords: int = 16,
         *,
-        size_penalty: float = 0.02,
+        size_penalty: float = 0.005,
         frequency: Any = None,
         padding_idx: int | None = None,
         seed: int = 0,
@@ -227,7 +260,7 @@ class AdaptiveCodebookEmbedding(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, weight: torch.Tensor, code_lengths: Sequence[int] = (0, 2, 4, 8), **parameters: Any
+        cls, weight: torch.Tensor, code_lengths: Sequence[int] = _CODE_LENGTHS, **parameters: Any
     ) -> Self:
         """Start from pretrained vectors.
 
@@ -235,7 +268,7 @@ class AdaptiveCodebookEmbedding(nn.Module):
         ----------
         weight : Tensor (n_words, n_dims)
             Pretrained vectors.
-        code_lengths : sequence of int, default=(0, 2, 4, 8)
+        code_lengths : sequence of int, default=(0, 1, 2, 4, 8)
             Candidates, ascending.
         **parameters
             The others of the class.
@@ -304,23 +337,34 @@ class AdaptiveCodebookEmbedding(nn.Module):
 
     @torch.no_grad()
     def harden(self) -> CodebookEmbedding:
-        """End the learning: give each word its best length, and its codes.
+        """End the learning: give each word its best length, and the codes that it has there.
 
         Returns
         -------
         CodebookEmbedding
-            With the codebooks fitted to the trained words by least squares.
+            Gives the vectors that this one gives in eval mode.
         """
         parts = (self.weight - self.mean).split(_SAMPLE)
-        picked = torch.cat([self.encoder(part).argmax(2) for part in parts])
-        codes = picked.cpu().numpy().astype(np.int32)
-        lengths = np.array(self.candidates)[self.lengths.best().cpu().numpy()]
-        codes[np.arange(codes.shape[1]) >= lengths[:, None]] = -1
-        mean = self.mean.cpu().numpy()
-        trained = self.encoder.codebooks.detach().cpu().numpy()
-        books = refit_codebooks(codes, self.weight.detach().cpu().numpy(), mean, trained)
-        found = CodebookEmbedding(codes, books, mean, padding_idx=self.padding_idx)
+        codes = torch.cat([self.encoder(part).argmax(2) for part in parts])
+        best = self.lengths.best()
+        lengths = torch.tensor(self.candidates, device=best.device)[best]
+        found = CodebookEmbedding(
+            _cut(codes, lengths),
+            _array(self.encoder.codebooks),
+            _array(self.mean),
+            padding_idx=self.padding_idx,
+        )
         return found.to(self.weight.device)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    return tensor.detach().cpu().numpy()
+
+
+def _cut(codes: torch.Tensor, lengths: torch.Tensor) -> NDArray[Any]:
+    """Codes (n_words, n_codebooks), -1 beyond each word's length."""
+    book = torch.arange(codes.shape[1], device=codes.device)
+    return _array(codes.where(book < lengths[:, None], -1))
 
 
 def _errors(encoder: TiedEncoder, centred: torch.Tensor) -> torch.Tensor:

@@ -148,7 +148,7 @@ def decisive_loop(n_steps, **parameters):
     decisive = rng.choice(200, 10, replace=False)
     rest = np.setdiff1d(np.arange(200), decisive)
     embedding = AdaptiveCodebookEmbedding.from_pretrained(
-        weight, (0, 1, 2, 4), frequency=np.ones(200), **parameters
+        weight, (0, 1, 2, 4), n_codewords=4, frequency=np.ones(200), **parameters
     )
     head = nn.Linear(12, 2)
     optimizer = torch.optim.Adam([*embedding.parameters(), *head.parameters()], lr=0.02)
@@ -186,6 +186,30 @@ def test_hardened_vectors_serve_the_same_head():
         assert (found == chosen % 2).mean() > 0.85
     copied = copy.deepcopy(embedding)
     torch.testing.assert_close(copied(words), embedding(words))
+    # Nothing is fitted anew at the end: the model around it has learned from these very vectors.
+    every = torch.arange(200)
+    torch.testing.assert_close(hardened(every), embedding(every))
+
+
+@pytest.mark.parametrize("n_codewords", [4, 16, 300])
+def test_what_a_loop_has_learned_ships(n_codewords, tmp_path):
+    torch.manual_seed(0)
+    weight = torch.randn(400, 12)
+    hardened = AdaptiveCodebookEmbedding(weight, (0, 1, 3), n_codewords, size_penalty=0.1).harden()
+    words = [f"word{row}" for row in range(400)]
+    hardened.to_compressed(words).save(tmp_path / "table.safetensors")
+    shipped = CompressedTable.open(tmp_path / "table.safetensors")
+    lengths = hardened.lengths.numpy()
+    assert set(shipped.words) == {words[row] for row in np.flatnonzero(lengths)} < set(words)
+    np.testing.assert_array_equal((shipped.codes >= 0).sum(1), lengths)
+    again = CodebookEmbedding.from_compressed(shipped)
+    every = torch.arange(400)
+    # 8 bits a number of a codebook: half a step is 1/254 of its largest.
+    step = hardened.codebooks.abs().amax((1, 2)).sum().item() / 127
+    torch.testing.assert_close(again(every), hardened(every), rtol=0, atol=step)
+    rounded = again.to_compressed(words)
+    torch.testing.assert_close(CodebookEmbedding.from_compressed(rounded)(every), again(every))
+    assert hardened.to_compressed(codebook_bits=4).nbytes < rounded.nbytes
 
 
 def test_a_dearer_bit_makes_fewer_of_them():
