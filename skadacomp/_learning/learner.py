@@ -804,11 +804,9 @@ class _Learner:
         encoder = self._row_encoder(images)
         codes = self._final_codes(student, encoder, "final")
         trained: NDArray[np.floating] = self.space.source(images)
-        if self.teacher is None:
-            # Codebooks have not been trained on these codes yet.
-            trained = refit_codebooks(codes, self.table, centre, trained)
         if not self.tasks:
-            # Codes and codebooks that each were found for the other: once around pays.
+            trained = refit_codebooks(codes, self.table, centre, trained)
+            # Codes and codebooks are found for each other: a second time around pays.
             encoder = self._row_encoder(trained @ self.space.metric)
             codes = self._final_codes(student, encoder, "last")
             trained = refit_codebooks(codes, self.table, centre, trained)
