@@ -75,8 +75,8 @@ def accuracy(model):
         return (model(ids[test]).argmax(1) == y[test]).double().mean().item()
 
 
-plain = fit(model_of(nn.Embedding.from_pretrained(weight, freeze=False)))
-adaptive = AdaptiveCodebookEmbedding.from_pretrained(weight, code_lengths=(0, 2, 4, 8))
+plain = fit(model_of(nn.Embedding.from_pretrained(weight.clone(), freeze=False)))
+adaptive = AdaptiveCodebookEmbedding.from_pretrained(weight)
 coded = fit(model_of(adaptive))
 
 # %%
@@ -85,10 +85,20 @@ coded = fit(model_of(adaptive))
 
 layer = coded[0]
 print(layer)
-print(f"{'plain':8}accuracy {accuracy(plain):.3f}{4 * weight.numel():12,} bytes")
 nbytes = sum(part.numel() * part.element_size() for part in layer.state_dict().values())
+print(f"{'plain':8}accuracy {accuracy(plain):.3f}{4 * weight.numel():12,} bytes")
 print(f"{'coded':8}accuracy {accuracy(coded):.3f}{nbytes:12,} bytes in torch")
 
 # %%
-# Here every row has room for the longest code, and codebooks are float32, so the layer is larger
-# than a file of the same codes. See :doc:`/torch` for what else it can do.
+# In torch every row has room for the longest code, and codebooks are float32. What ships has
+# neither: ``to_compressed`` packs codes at their own lengths and rounds the codebooks, into a file
+# that numpy alone reads. Put back into the model, it serves as well.
+
+from skadacomp.nn import CodebookEmbedding
+
+shipped = layer.to_compressed(glove.words[:10_000])
+coded[0] = CodebookEmbedding.from_compressed(shipped)
+print(f"{'shipped':8}accuracy {accuracy(coded):.3f}{shipped.nbytes:12,} bytes and the words")
+
+# %%
+# See :doc:`/torch` for what else the layers can do.
