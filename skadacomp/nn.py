@@ -114,7 +114,7 @@ class CodebookEmbedding(nn.Module):
         return cls(table.codes, *books, padding_idx=padding_idx, freeze=freeze)
 
     def to_compressed(
-        self, words: Sequence[str] | None = None, *, codebook_bits: int = 8
+        self, words: Sequence[str] | None = None, **parameters: Any
     ) -> CompressedTable:
         """Give what ships: a table to save, which numpy alone reads.
 
@@ -123,8 +123,9 @@ class CodebookEmbedding(nn.Module):
         words : sequence of str, default=None
             The word of each row; those with a code must be distinct. None makes a table that knows
             row ids alone.
-        codebook_bits : {4, 8}, default=8
-            Of a number of the codebooks, which are rounded. See `CompressedTable.from_codes`.
+        **parameters
+            How codebooks are kept: ``rank``, ``codebook_bits`` and ``weights`` of
+            `CompressedTable.from_codes`.
 
         Returns
         -------
@@ -134,7 +135,7 @@ class CodebookEmbedding(nn.Module):
         Raises
         ------
         ValueError
-            If `words` are not one a row, or `codebook_bits` is neither 4 nor 8.
+            If `words` are not one a row, or `CompressedTable.from_codes` refuses a parameter.
         """
         return CompressedTable.from_codes(
             _cut(self._unpacked(self.packed), self.lengths),
@@ -142,7 +143,7 @@ class CodebookEmbedding(nn.Module):
             _array(self.mean),
             words,
             code_lengths=self.lengths.unique().tolist(),
-            codebook_bits=codebook_bits,
+            **parameters,
         )
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
