@@ -323,6 +323,22 @@ def test_translations_are_written_word_by_word_and_scored(kinds, tmp_path):
     torch.testing.assert_close(scores.argmax(1), again)
 
 
+def test_codes_learned_in_a_loop_are_scored_as_they_ship(kinds, tmp_path, monkeypatch):
+    import loop
+
+    monkeypatch.setattr(loop, "_N_EPOCHS", 2)
+    file = tmp_path / "loop.jsonl"
+    for _ in range(2):
+        loop.measure(tmp_path, 1, file)
+    points = {point["method"]: point for point in kinds.read_points(file)}
+    assert len(points) == len(kinds.read_points(file)) >= 6
+    whole = points["full precision, fine-tuned"]["nbytes"]
+    assert all(0 <= point["test"] <= 1 for point in points.values())
+    sizes = [points[name]["nbytes"] for name in points if "in the loop" in name]
+    assert 0 < sizes[0] <= sizes[-1] < whole
+    assert "\n| RQ, " in loop.table_of(list(points.values()))
+
+
 def test_two_tasks_share_a_table_of_both_words(kinds, tmp_path, monkeypatch):
     import joint
 
