@@ -21,7 +21,7 @@ import tasks
 import torch
 from linear import linear_score
 from ours import BASE, rebuilt
-from points import append_point, read_points
+from points import append_point, grouped, mean_of, read_points, size_cells
 from report import write_text
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
@@ -124,15 +124,9 @@ def table_of(points: list[dict[str, Any]]) -> str:
     names = ("compressed for", "bytes", "times smaller")
     names += ("chunking, F1", "sentiment, accuracy", "seeds")
     lines = [f"| {' | '.join(names)} |", "|---|" + "--:|" * (len(names) - 1)]
-    for name in dict.fromkeys(point["name"] for point in points):
-        found = [point for point in points if point["name"] == name]
-        nbytes, chunks, moods = (
-            np.mean([p[key] for p in found]) for key in ("nbytes", CHUNKING, SENTIMENT)
-        )
-        ratio = found[0]["table_nbytes"] / nbytes
-        lines.append(
-            f"| {name} | {nbytes:,.0f} | {ratio:,.0f} | {chunks:.4f} | {moods:.4f} | {len(found)} |"
-        )
+    for (name,), found in grouped(points, "name").items():
+        scores = [f"{mean_of(found, task):.4f}" for task in (CHUNKING, SENTIMENT)]
+        lines.append(f"| {name} | {size_cells(found)} | {' | '.join(scores)} | {len(found)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -29,7 +29,7 @@ from convolution import CPU, USUAL, Schedule, read_fixed
 from numpy.typing import NDArray
 from ours import BASE, FINE, rebuilt
 from peers import peers
-from points import append_point, read_points
+from points import append_point, grouped, mean_of, read_points, size_cells, spread_of
 from report import write_text
 from sacrebleu.metrics import BLEU, CHRF
 from scipy.stats import pearsonr
@@ -340,20 +340,15 @@ def table_of(points: list[dict[str, Any]]) -> str:
         lines += ["", f"**{_NAMES[kind]}**", ""]
         lines += ["| method | setting | bytes | times smaller | dev | test | seeds |"]
         lines += ["|---|---|--:|--:|--:|--:|--:|"]
-        rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for point in of_kind:
-            rows.setdefault((point["method"], point["setting"]), []).append(point)
-        sizes = {row: np.mean([p["nbytes"] for p in found]) for row, found in rows.items()}
-        for method, setting in sorted(rows, key=lambda row: (_SHOWN.index(row[0]), sizes[row])):
-            found, nbytes = rows[method, setting], sizes[method, setting]
-            ratio = found[0]["table_nbytes"] / nbytes
-            dev, test = (np.array([p[part] for p in found]) for part in ("dev", "test"))
-            spread = f" ± {test.std(ddof=1):.4f}" if len(found) > 1 else ""
-            also = [p["chrF"] for p in found if "chrF" in p]
-            chrf = f", chrF {np.mean(also):.4f}" if also else ""
+        rows = grouped(of_kind, "method", "setting")
+        for method, setting in sorted(
+            rows, key=lambda row: (_SHOWN.index(row[0]), mean_of(rows[row], "nbytes"))
+        ):
+            found = rows[method, setting]
+            chrf = f", chrF {mean_of(found, 'chrF'):.4f}" if "chrF" in found[0] else ""
             lines.append(
-                f"| {method} | {setting} | {nbytes:,.0f} | {ratio:,.0f} | {dev.mean():.4f} | "
-                f"{test.mean():.4f}{spread}{chrf} | {len(found)} |"
+                f"| {method} | {setting} | {size_cells(found)} | {mean_of(found, 'dev'):.4f} "
+                f"| {spread_of(found, 'test')}{chrf} | {len(found)} |"
             )
     return "\n".join(lines).strip() + "\n"
 

@@ -21,7 +21,7 @@ import torch
 from kinds import Case, load_case
 from numpy.typing import NDArray
 from peers import Peer, peers
-from points import append_point, read_points
+from points import append_point, grouped, mean_of, read_points, size_cells, spread_of
 from report import write_text
 from seqeval.metrics import f1_score
 from torch import nn
@@ -181,14 +181,10 @@ def table_of(points: list[dict[str, Any]]) -> str:
     """Lay the points out as Markdown, means over the seeds."""
     lines = ["| embedding | bytes | times smaller | dev F1 | test F1 | seeds |"]
     lines += ["|---|--:|--:|--:|--:|--:|"]
-    for method in dict.fromkeys(point["method"] for point in points):
-        found = [point for point in points if point["method"] == method]
-        nbytes = np.mean([point["nbytes"] for point in found])
-        dev, test = (np.array([point[part] for point in found]) for part in ("dev", "test"))
-        spread = f" ± {test.std(ddof=1):.4f}" if len(found) > 1 else ""
+    for (method,), found in grouped(points, "method").items():
         lines.append(
-            f"| {method} | {nbytes:,.0f} | {found[0]['table_nbytes'] / nbytes:,.0f} "
-            f"| {dev.mean():.4f} | {test.mean():.4f}{spread} | {len(found)} |"
+            f"| {method} | {size_cells(found)} | {mean_of(found, 'dev'):.4f} "
+            f"| {spread_of(found, 'test')} | {len(found)} |"
         )
     return "\n".join(lines) + "\n"
 
