@@ -1052,6 +1052,8 @@ def test_the_dearer_the_bits_the_fewer_axes_do_codebooks_keep():
     ]
     assert ranks == sorted(ranks, reverse=True)
     assert ranks[0] > ranks[-1] >= 1
+    # Bits that cost nothing do not keep axes that leave out next to nothing.
+    assert ranks[0] <= learn(table, task, settings_of(size_penalty=1e-9)).rank < 64
     random = settings_of(size_penalty=0.2, init="random")
     assert learn(table, task, random).rank == 64
 

@@ -57,6 +57,7 @@ CPU = torch.device("cpu")
 _WIDE = 512  # dimensions up to which it takes no time that a table has more of them than words
 _USUAL_DIMS = 50  # directions that `reconstruction_weight` is the floor for; of more, each has less
 _SEARCHES = 6  # for codes, with codebooks fitted in between; later ones gain next to nothing
+_NEXT_TO_NOTHING = 0.03  # of the error that codes leave, for what codebooks of low rank add to it
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
 
@@ -509,26 +510,37 @@ class _Learner:
             self.choices, self.multiplier = choose_within(cost, rate, budget)
 
     def _choose_rank(self, encoded: _Encoded, codebooks: torch.Tensor) -> None:
-        """Give the codebooks as few axes as pay, an axis's bits at what those of codes cost.
+        """Give the codebooks as few axes as pay, and no more than leave out next to nothing.
 
         A head reads few directions, and where few words have long codes these say little else.
         Random codebooks are yet to be trained, and stay whole.
         """
-        self.rank = n_dims = self.vectors.shape[1]
+        self.rank = self.vectors.shape[1]
         if self.settings.init != "random":
-            usage = code_usage(
-                self._shortened(encoded.codes), self.significance, self.settings.n_codewords
-            )
-            left_out = left_out_by_rank(_array(codebooks), usage)[1:]
-            ranks = np.arange(1, len(left_out) + 1)
-            # Coordinates take 8 bits; an axis, as many a number as are asked for, and a scale.
-            bits = ranks * (8 * len(usage) + self.settings.codebook_bits * n_dims + 32)
-            losses = left_out + self.multiplier * bits
-            if losses.min() < self.multiplier * self.settings.codebook_bits * codebooks.numel():
-                self.rank = int(ranks[losses.argmin()])
+            codes = self._shortened(encoded.codes)
+            usage = code_usage(codes, self.significance, self.settings.n_codewords)
+            error = encoded.errors[np.arange(self.n_words), self.choices].sum()
+            self.rank = self._paying_rank(_array(codebooks), usage, _NEXT_TO_NOTHING * error)
         if self.budget is not None:
             self.rank = self.budget.fitting_rank(self.rank, self.n_words)
             self.budget = replace(self.budget, rank=self.rank)
+
+    def _paying_rank(
+        self, images: NDArray[np.float64], usage: NDArray[np.float64], negligible: float
+    ) -> int:
+        """Weigh the error that each rank leaves out against its bits, at what those of codes cost.
+
+        Where bits are cheap that alone would keep axes that leave out no more than `negligible`.
+        """
+        n_dims, bits_of_one = images.shape[-1], self.settings.codebook_bits
+        left_out = left_out_by_rank(images, usage)[1:]
+        # Coordinates take 8 bits; an axis, as many a number as are asked for, and a scale.
+        bits = np.arange(1, len(left_out) + 1) * (8 * len(usage) + bits_of_one * n_dims + 32)
+        losses, whole, found = left_out + self.multiplier * bits, bits_of_one * images.size, n_dims
+        if losses.min() < self.multiplier * whole:
+            found = int(losses.argmin()) + 1
+        enough = int((left_out <= negligible).argmax())
+        return min(found, enough + 1) if bits[enough] < whole else found
 
     def _shortened(self, codes: NDArray[np.int16]) -> NDArray[np.int16]:
         """Cut codes to their words' lengths."""
