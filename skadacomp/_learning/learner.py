@@ -536,11 +536,12 @@ class _Learner:
         left_out = left_out_by_rank(images, usage)[1:]
         # Coordinates take 8 bits; an axis, as many a number as are asked for, and a scale.
         bits = np.arange(1, len(left_out) + 1) * (8 * len(usage) + bits_of_one * n_dims + 32)
-        losses, whole, found = left_out + self.multiplier * bits, bits_of_one * images.size, n_dims
-        if losses.min() < self.multiplier * whole:
-            found = int(losses.argmin()) + 1
+        whole = bits_of_one * images.size
+        losses = left_out + self.multiplier * bits
+        pays = losses.min() < self.multiplier * whole
+        priced = int(losses.argmin()) + 1 if pays else n_dims
         enough = int((left_out <= negligible).argmax())
-        return min(found, enough + 1) if bits[enough] < whole else found
+        return min(priced, enough + 1) if bits[enough] < whole else priced
 
     def _shortened(self, codes: NDArray[np.int16]) -> NDArray[np.int16]:
         """Cut codes to their words' lengths."""
