@@ -829,7 +829,7 @@ def _set_accuracy_range(ax: Axes, found: Curves) -> None:
     best = max(100 * spot.mean("test") for spot in _all_spots(found))
     full = _full_precision(found, FINE_TUNED) or _full_precision(found, FROZEN)
     centre = 100 * full.mean("test") if full else best
-    ax.set_ylim(centre - _BELOW, max(centre + _ABOVE, best + 0.5))
+    ax.set_ylim(centre - _BELOW, max(centre + _ABOVE, best + 1.0))  # room for a line's name
 
 
 def _add_legends(figure: Figure, styles: dict[str, dict[str, Any]], table: str) -> None:
