@@ -819,7 +819,7 @@ def _set_axes(ax: Axes, found: Curves) -> None:
 
     upper = ax.secondary_xaxis("top", functions=(inverse, inverse))
     upper.set_xlabel("compression ratio")
-    upper.xaxis.set_major_locator(LogLocator(subs=named, numticks=5))  # names of ratios are long
+    upper.xaxis.set_major_locator(LogLocator(subs=named, numticks=4))  # names of ratios are long
     upper.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:,.0f}×"))
     upper.xaxis.set_minor_formatter(NullFormatter())
 
