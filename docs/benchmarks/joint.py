@@ -10,7 +10,7 @@ file has already are not measured again. FOLDER holds ``conll2000`` and ``sst2``
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ from typing import Any
 import kinds
 import numpy as np
 import tasks
-import torch
+from command import command_line, run
 from linear import linear_score
 from ours import BASE, rebuilt
 from points import append_point, grouped, mean_of, read_points, size_cells
-from report import write_text
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 
@@ -132,16 +131,11 @@ def table_of(points: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    file = given.output / "joint.jsonl"
-    measure(given.data, given.seeds, file)
-    write_text(given.output / "joint.md", table_of(read_points(file)))
+
+    def lacking(given: Namespace, file: Path) -> None:
+        measure(given.data, given.seeds, file)
+
+    run(command_line(__doc__), "joint", lacking, table_of)
 
 
 if __name__ == "__main__":

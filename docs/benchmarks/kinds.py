@@ -13,9 +13,9 @@ and German.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from command import command_line, run
 from convolution import CPU, USUAL, Schedule, read_fixed
 from numpy.typing import NDArray
 from ours import BASE, FINE, rebuilt
 from peers import peers
 from points import append_point, grouped, mean_of, read_points, size_cells, spread_of
-from report import write_text
 from sacrebleu.metrics import BLEU, CHRF
 from scipy.stats import pearsonr
 from seqeval.metrics import f1_score
@@ -355,16 +355,13 @@ def table_of(points: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
+    parser = command_line(__doc__)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    measure(given.data, given.kinds, given.seeds, given.output)
-    write_text(given.output / "kinds.md", table_of(read_points(given.output / "kinds.jsonl")))
+
+    def lacking(given: Namespace, file: Path) -> None:
+        measure(given.data, given.kinds, given.seeds, file.parent)
+
+    run(parser, "kinds", lacking, table_of)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ has already are not measured again. FOLDER holds ``conll2000`` as `kinds` reads 
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import command_line, run
 from kinds import Case, load_case
 from numpy.typing import NDArray
 from peers import Peer, peers
 from points import append_point, grouped, mean_of, read_points, size_cells, spread_of
-from report import write_text
 from seqeval.metrics import f1_score
 from torch import nn
 
@@ -61,19 +61,20 @@ class Loop:
         self.split = case.split
         # One row of zeros after the table's: padding, and words that the table lacks.
         self.weight = torch.tensor(np.pad(case.table.vectors, ((0, 1), (0, 0))))
+        self.nbytes, self.padding = 4 * self.weight.numel(), case.table.n_words
         self.names = sorted({tag for tags in case.split.y for tag in tags})
         numbers = {name: number for number, name in enumerate(self.names)}
-        nothing = case.table.n_words
-        self.rows = [[case.table.index.get(w, nothing) for w in words] for words in case.split.X]
+        index = case.table.index
+        self.rows = [[index.get(w, self.padding) for w in words] for words in case.split.X]
         self.tags = [[numbers[tag] for tag in tags] for tags in case.split.y]
         shown = np.concatenate([self.rows[i] for i in case.split.train])
-        self.frequency = np.bincount(shown, minlength=nothing + 1)
+        self.frequency = np.bincount(shown, minlength=len(self.weight))
 
     def batches(self, chosen: NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Give rows and tags of the chosen sentences, (n_sentences, n_places) each."""
         for part in np.array_split(chosen, -(-len(chosen) // _BATCH)):
             yield (
-                _padded([self.rows[i] for i in part], len(self.weight) - 1),
+                _padded([self.rows[i] for i in part], self.padding),
                 _padded([self.tags[i] for i in part], _NO_TAG),
             )
 
@@ -83,18 +84,19 @@ class Loop:
         random = np.random.default_rng(seed)
         model = Tagger(embedding, self.weight.shape[1], len(self.names))
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+        coded = embedding if isinstance(embedding, AdaptiveCodebookEmbedding) else None
         for epoch in range(_N_EPOCHS):
-            if isinstance(embedding, AdaptiveCodebookEmbedding):
-                embedding.temperature = 0.3 ** (epoch / (_N_EPOCHS - 1))
+            if coded is not None:
+                coded.temperature = 0.3 ** (epoch / (_N_EPOCHS - 1))
             for rows, tags in self.batches(random.permutation(self.split.train)):
                 loss = nn.functional.cross_entropy(model(rows).flatten(0, 1), tags.flatten())
-                if isinstance(embedding, AdaptiveCodebookEmbedding):
-                    loss = loss + embedding.size_loss()
+                if coded is not None:
+                    loss = loss + coded.size_loss()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        if isinstance(embedding, AdaptiveCodebookEmbedding):
-            model.embedding = embedding.harden()
+        if coded is not None:
+            model.embedding = coded.harden()
         return model.eval()
 
     @torch.no_grad()
@@ -115,24 +117,22 @@ def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
 
 
 def _plain(loop: Loop, weight: torch.Tensor, seed: int, *, freeze: bool) -> Tagger:
-    padding = len(weight) - 1
-    plain = nn.Embedding.from_pretrained(weight.clone(), freeze=freeze, padding_idx=padding)
+    plain = nn.Embedding.from_pretrained(weight.clone(), freeze=freeze, padding_idx=loop.padding)
     return loop.train(plain, seed)
 
 
 def _coded(loop: Loop, seed: int, size_penalty: float) -> tuple[Tagger, int]:
     """Learn codes in the loop; the model then reads what ships, rounded as it is."""
-    weight, padding = loop.weight, len(loop.weight) - 1
     embedding = AdaptiveCodebookEmbedding.from_pretrained(
-        weight,
+        loop.weight,
         size_penalty=size_penalty,
         frequency=loop.frequency,
-        padding_idx=padding,
+        padding_idx=loop.padding,
         seed=seed,
     )
     model = loop.train(embedding, seed)
     shipped = model.embedding.to_compressed()
-    model.embedding = CodebookEmbedding.from_compressed(shipped, padding_idx=padding)
+    model.embedding = CodebookEmbedding.from_compressed(shipped, padding_idx=loop.padding)
     return model, shipped.nbytes
 
 
@@ -142,17 +142,16 @@ def _quantized(
     """Quantize the fine-tuned rows, and train the network on them."""
     found = peer.compress(tuned().embedding.weight.detach().numpy(), seed)
     vectors = torch.tensor(found.vectors)
-    vectors[-1] = 0
+    vectors[loop.padding] = 0
     return _plain(loop, vectors, seed, freeze=True), found.nbytes
 
 
 def methods(loop: Loop, seed: int) -> Iterator[tuple[str, Callable[[], tuple[Tagger, int]]]]:
     """List what to measure: its name, and what makes a trained model and its table's bytes."""
-    nbytes = 4 * loop.weight.numel()
     plain = partial(_plain, loop, loop.weight, seed)
     tuned = cache(partial(plain, freeze=False))
-    yield "full precision, fine-tuned", lambda: (tuned(), nbytes)
-    yield "full precision, frozen", lambda: (plain(freeze=True), nbytes)
+    yield "full precision, fine-tuned", lambda: (tuned(), loop.nbytes)
+    yield "full precision, frozen", lambda: (plain(freeze=True), loop.nbytes)
     for penalty in _SIZE_PENALTIES:
         name = f"codes in the loop, size_penalty={penalty}"
         yield name, partial(_coded, loop, seed, penalty)
@@ -171,7 +170,7 @@ def measure(folder: Path, n_seeds: int, file: Path) -> None:
                 continue
             model, nbytes = make()
             point: dict[str, Any] = {"method": method, "seed": seed, "nbytes": int(nbytes)}
-            point["table_nbytes"] = 4 * loop.weight.numel()
+            point["table_nbytes"] = loop.nbytes
             for name, part in (("dev", loop.split.dev), ("test", loop.split.test)):
                 point[name] = round(loop.score(model, part), 5)
             append_point(file, point)
@@ -191,16 +190,11 @@ def table_of(points: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    file = given.output / "loop.jsonl"
-    measure(given.data, given.seeds, file)
-    write_text(given.output / "loop.md", table_of(read_points(file)))
+
+    def lacking(given: Namespace, file: Path) -> None:
+        measure(given.data, given.seeds, file)
+
+    run(command_line(__doc__), "loop", lacking, table_of)
 
 
 if __name__ == "__main__":
