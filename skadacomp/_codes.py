@@ -6,7 +6,7 @@ it is called.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,12 @@ _PACK_CHUNK = 1 << 16
 # Floats of the output that `decode` works on at a time: about 1 MB, which stays in the cache.
 _DECODE_CHUNK = 1 << 18
 _USAGE_CHUNK = 1 << 16  # rows that `code_usage` works on at a time
+
+
+def shortened(codes: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[Any]:
+    """Cut codes (n_words, n_codebooks) to their words' lengths; -1 beyond them."""
+    inside = np.arange(codes.shape[1]) < lengths[:, None]
+    return np.where(inside, codes, codes.dtype.type(-1))
 
 
 def code_width(n_codewords: int) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from skadacomp._codes import code_width
+from skadacomp._codes import code_width, shortened
 from skadacomp._compressed import CompressedTable
 from skadacomp._learning.codes import TiedEncoder, residual_kmeans
 from skadacomp._learning.lengths import LengthLogits, Rate, choose
@@ -138,7 +138,7 @@ class CodebookEmbedding(nn.Module):
             If `words` are not one a row, or `CompressedTable.from_codes` refuses a parameter.
         """
         return CompressedTable.from_codes(
-            _cut(self._unpacked(self.packed), self.lengths),
+            shortened(_array(self._unpacked(self.packed)), _array(self.lengths)),
             _array(self.codebooks),
             _array(self.mean),
             words,
@@ -347,10 +347,9 @@ class AdaptiveCodebookEmbedding(nn.Module):
         """
         parts = (self.weight - self.mean).split(_SAMPLE)
         codes = torch.cat([self.encoder(part).argmax(2) for part in parts])
-        best = self.lengths.best()
-        lengths = torch.tensor(self.candidates, device=best.device)[best]
+        lengths = np.array(self.candidates)[_array(self.lengths.best())]
         found = CodebookEmbedding(
-            _cut(codes, lengths),
+            shortened(_array(codes), lengths),
             _array(self.encoder.codebooks),
             _array(self.mean),
             padding_idx=self.padding_idx,
@@ -360,12 +359,6 @@ class AdaptiveCodebookEmbedding(nn.Module):
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:
     return tensor.detach().cpu().numpy()
-
-
-def _cut(codes: torch.Tensor, lengths: torch.Tensor) -> NDArray[Any]:
-    """Codes (n_words, n_codebooks), -1 beyond each word's length."""
-    book = torch.arange(codes.shape[1], device=codes.device)
-    return _array(codes.where(book < lengths[:, None], -1))
 
 
 def _errors(encoder: TiedEncoder, centred: torch.Tensor) -> torch.Tensor:

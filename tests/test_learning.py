@@ -30,6 +30,7 @@ from skadacomp._learning import (
 )
 from skadacomp._learning.codes import (
     TiedEncoder,
+    enough_rank,
     left_out_by_rank,
     reduce_rank,
     refit_codebooks,
@@ -1040,6 +1041,20 @@ def test_what_a_rank_leaves_out_is_what_codebooks_of_that_rank_add():
     )
     np.testing.assert_allclose(left_out[1:], added, rtol=1e-3, atol=1e-3 * left_out[0])
     assert np.linalg.matrix_rank(reduce_rank(books, usage, metric, 3).reshape(16, 12), 1e-4) == 3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 1.1])
+def test_the_rank_is_the_least_that_keeps_within_the_error(share):
+    codes, weights, books, metric = low_rank_case()
+    usage, images = code_usage(codes, weights, 4), books.astype(np.float64) @ metric
+    allowed = share * image_error(codes, weights, books, np.zeros_like(books), metric)
+    rank = enough_rank(left_out_by_rank(images, usage), allowed)
+    added = [
+        image_error(codes, weights, books, reduce_rank(books, usage, metric, r), metric)
+        for r in range(1, 13)
+    ]
+    assert added[rank - 1] <= allowed * 1.001 + 1e-9
+    assert rank == 1 or added[rank - 2] > allowed * 0.999
 
 
 def test_the_dearer_the_bits_the_fewer_axes_do_codebooks_keep():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable
+from skadacomp._compressor import _FOR_NETWORKS
 from skadacomp.nn import AdaptiveCodebookEmbedding, CodebookEmbedding
 
 N_WORDS, N_DIMS = 90, 7
@@ -218,6 +220,15 @@ def test_a_dearer_bit_makes_fewer_of_them():
         for penalty in (1e-4, 1e-2, 3.0)
     ]
     assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_the_defaults_are_those_of_the_compressor_for_networks():
+    networks = _FOR_NETWORKS._asdict()
+    for make in (AdaptiveCodebookEmbedding, AdaptiveCodebookEmbedding.from_pretrained):
+        defaults = {name: p.default for name, p in signature(make).parameters.items()}
+        shared = defaults.keys() & networks.keys()
+        assert "code_lengths" in shared
+        assert {name: defaults[name] for name in shared} == {n: networks[n] for n in shared}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,13 @@ from torch.nn import functional
 
 from skadacomp import CompressedTable
 from skadacomp._codes import code_usage, code_width, packed_nbytes
-from skadacomp._learning.codes import left_out_by_rank, reduce_rank, refit_codebooks
+from skadacomp._learning.codes import (
+    RANK_TOLERANCE,
+    enough_rank,
+    left_out_by_rank,
+    reduce_rank,
+    refit_codebooks,
+)
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int32]
@@ -36,8 +42,7 @@ _NEAREST = {
     ("PCA + int8", "64 dims"),
 }
 _BITS = (8, 16, 32, 64, 128)  # per word
-# Codebooks of low rank may add this to the error that codes leave, and must save that of the bytes.
-RANK_TOLERANCE, LEAST_SAVING = 0.03, 0.01
+_LEAST_SAVING = 0.01  # of the bytes, for codebooks to be kept as factors
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,7 @@ def _ship_sums(
         return _ship_factored(vectors, codes, fitted, nbytes, codebook_bits)
     whole = _ship(vectors, fitted, partial(_summed, codes=codes), nbytes)
     factored = _ship_factored(vectors, codes, fitted, nbytes)
-    return factored if factored.nbytes < (1 - LEAST_SAVING) * whole.nbytes else whole
+    return factored if factored.nbytes < (1 - _LEAST_SAVING) * whole.nbytes else whole
 
 
 def _ship_factored(
@@ -218,7 +223,7 @@ def _ship_factored(
     usage = code_usage(codes, np.ones(n_words), codebooks.shape[1])
     allowed = RANK_TOLERANCE * _error(vectors, _summed(codebooks, codes))
     left_out = left_out_by_rank(codebooks.astype(np.float64), usage)
-    rank = max(int((left_out <= allowed).argmax()), 1)
+    rank = enough_rank(left_out, allowed)
     low = reduce_rank(codebooks, usage, np.eye(codebooks.shape[2]), rank)
     none = np.zeros(codebooks.shape[2])
     table = CompressedTable.from_codes(

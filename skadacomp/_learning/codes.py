@@ -19,6 +19,9 @@ from skadacomp._codes import code_matrix
 from skadacomp._encoder import chunks
 from skadacomp._learning.lengths import row_softmax
 
+# Of the error that codes leave: what codebooks of low rank may add to it and still do as well.
+RANK_TOLERANCE = 0.03
+
 
 class Rows(Protocol):
     """Whatever gives the rows of a table for their ids: an array, or a stand-in for one."""
@@ -171,6 +174,19 @@ def left_out_by_rank(
     root, _ = _roots(usage)
     sizes = np.linalg.svd(root @ images.reshape(len(root), -1), compute_uv=False)
     return np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0)
+
+
+def enough_rank(left_out: NDArray[np.float64], allowed: float) -> int:
+    """Find the least rank, 1 at least, that adds no more error than allowed.
+
+    Parameters
+    ----------
+    left_out : ndarray
+        As `left_out_by_rank` gives it.
+    allowed : float
+        Weighted squared error.
+    """
+    return max(int((left_out <= allowed).argmax()), 1)
 
 
 def reduce_rank(

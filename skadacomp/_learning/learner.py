@@ -15,11 +15,13 @@ from scipy import sparse
 from torch import nn
 from tqdm.auto import tqdm
 
-from skadacomp._codes import code_usage
+from skadacomp._codes import code_usage, shortened
 from skadacomp._encoder import RowEncoder, chunks
 from skadacomp._learning.checkpoint import Checkpoint, Draws, Tensors, as_text, from_text
 from skadacomp._learning.codes import (
+    RANK_TOLERANCE,
     TiedEncoder,
+    enough_rank,
     left_out_by_rank,
     random_codebooks,
     reduce_rank,
@@ -57,7 +59,6 @@ CPU = torch.device("cpu")
 _WIDE = 512  # dimensions up to which it takes no time that a table has more of them than words
 _USUAL_DIMS = 50  # directions that `reconstruction_weight` is the floor for; of more, each has less
 _SEARCHES = 6  # for codes, with codebooks fitted in between; later ones gain next to nothing
-_NEXT_TO_NOTHING = 0.03  # of the error that codes leave, for what codebooks of low rank add to it
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
 
@@ -520,7 +521,7 @@ class _Learner:
             codes = self._shortened(encoded.codes)
             usage = code_usage(codes, self.significance, self.settings.n_codewords)
             error = encoded.errors[np.arange(self.n_words), self.choices].sum()
-            self.rank = self._paying_rank(_array(codebooks), usage, _NEXT_TO_NOTHING * error)
+            self.rank = self._paying_rank(_array(codebooks), usage, RANK_TOLERANCE * error)
         if self.budget is not None:
             self.rank = self.budget.fitting_rank(self.rank, self.n_words)
             self.budget = replace(self.budget, rank=self.rank)
@@ -533,20 +534,19 @@ class _Learner:
         Where bits are cheap that alone would keep axes that leave out no more than `negligible`.
         """
         n_dims, bits_of_one = images.shape[-1], self.settings.codebook_bits
-        left_out = left_out_by_rank(images, usage)[1:]
+        left_out = left_out_by_rank(images, usage)  # of each rank from 0
         # Coordinates take 8 bits; an axis, as many a number as are asked for, and a scale.
-        bits = np.arange(1, len(left_out) + 1) * (8 * len(usage) + bits_of_one * n_dims + 32)
+        bits = np.arange(len(left_out)) * (8 * len(usage) + bits_of_one * n_dims + 32)
         whole = bits_of_one * images.size
-        losses = left_out + self.multiplier * bits
+        losses = (left_out + self.multiplier * bits)[1:]
         pays = losses.min() < self.multiplier * whole
         priced = int(losses.argmin()) + 1 if pays else n_dims
-        enough = int((left_out <= negligible).argmax())
-        return min(priced, enough + 1) if bits[enough] < whole else priced
+        enough = enough_rank(left_out, negligible)
+        return min(priced, enough) if bits[enough] < whole else priced
 
     def _shortened(self, codes: NDArray[np.int16]) -> NDArray[np.int16]:
         """Cut codes to their words' lengths."""
-        lengths = self.candidates[self.choices]
-        return np.where(np.arange(self.n_codebooks) < lengths[:, None], codes, np.int16(-1))
+        return shortened(codes, self.candidates[self.choices])
 
     def _stage(
         self,
