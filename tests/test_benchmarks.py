@@ -226,6 +226,25 @@ def test_the_report_picks_the_smallest_that_is_as_accurate(tmp_path):
     assert not list((tmp_path / "out").glob(".*"))  # no temporary file is left
 
 
+def test_the_report_compares_within_the_seeds_that_both_have(tmp_path):
+    text = (
+        line("full precision", "fine-tuned", "float32", 100_000, 0.9, 0.9, seed=0)
+        + line("full precision", "fine-tuned", "float32", 100_000, 0.8, 0.8, seed=1)
+        + line("skadacomp", "task", "a", 200, 0.797, 0.797, seed=1)
+        + line("skadacomp, one fixed length", "task", "4", 500, 0.798, 0.798, seed=1)
+        + line("RQ", "fine-tuned", "8 × 4 bits", 2_000, 0.81, 0.81, seed=1)
+    )
+    file = tmp_path / "frontier.jsonl"
+    file.write_text(text, encoding="utf-8")
+    points = report.read(file)
+    (above,) = report.dominated(points)
+    assert above.points == pytest.approx(1.3)
+    summary = report.summary(points)
+    # 0.3 below seed 1 of the reference, though 5.3 below its mean.
+    assert "| 500× | −0.3 | RQ, 8 × 4 bits, fine-tuned | 50× | +1.0 | 0.10 |" in summary
+    assert "| 2.50 | 2.50 | 79.7 % (200 B) |" in summary  # one fixed length, on dev and on test
+
+
 # ---------------------------------------------------------------------------------------------
 # Other kinds of task
 
