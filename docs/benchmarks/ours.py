@@ -71,6 +71,7 @@ _LINEAR: list[dict[str, Any]] = [
     # A code at least for every word, those that training never showed included.
     {"size_penalty": 0.006, "code_lengths": (1, 2, 4), "n_codewords": 16, **_TASK_ALONE},
     {"size_penalty": 0.003, "code_lengths": (1, 2, 4, 8), "n_codewords": 16, **_TASK_ALONE},
+    {"size_penalty": 0.003, "code_lengths": (1, 2, 4), "n_codewords": 32, "codebook_bits": 4},
     # Most of the table as it was, for what few labels do not tell.
     *(
         {
