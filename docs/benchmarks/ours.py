@@ -111,6 +111,7 @@ _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.003, "n_codewords": 8},
     {"size_penalty": 0.005, "n_codewords": 8, "code_lengths": _LONG},
     {"size_penalty": 0.0015, "n_codewords": 8, "code_lengths": _LONG},
+    {"size_penalty": 0.0005, "n_codewords": 8, "code_lengths": _LONG},
     {"size_penalty": 0.005, "n_codewords": 16, "code_lengths": FINE, "codebook_bits": 4},
     {"size_penalty": 0.04, "n_codewords": 16, "code_lengths": FINE, "codebook_bits": 4},
 ]
