@@ -817,7 +817,7 @@ def _set_axes(ax: Axes, found: Curves) -> None:
     ax.set_xlabel("codes + lengths + codebooks")
     ax.margins(x=0.1)  # room for the names of the lines of full precision
     low, high = ax.get_xlim()
-    named = (1.0, 2.0, 5.0) if high < 30 * low else (1.0,)  # a short axis may hold no power of ten
+    named = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)  # a short axis has few powers of ten
     ax.xaxis.set_major_locator(LogLocator(subs=named))
     ax.xaxis.set_major_formatter(EngFormatter(unit="B"))
     ax.xaxis.set_minor_formatter(NullFormatter())
