@@ -119,7 +119,7 @@ _CURVES = {"linear": _LINEAR, "convolutional": _CONVOLUTIONAL}
 _ABLATIONS: dict[str, list[dict[str, Any]]] = {
     "skadacomp, gumbel-softmax lengths": [
         {"size_penalty": penalty, "length_method": "gumbel-softmax"}
-        for penalty in (0.005, 0.02, 0.04)
+        for penalty in (0.005, 0.02, 0.04, 0.0015)
     ],
     "skadacomp, lengths by frequency": [
         {"size_penalty": penalty, "length_method": "frequency"}

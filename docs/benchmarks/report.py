@@ -42,7 +42,7 @@ FINE_TUNED, FROZEN = "fine-tuned", "frozen"
 _TOLERANCE = 0.5  # points below the reference that count as no loss
 _SMALLEST, _LARGEST = 1 / 5000, 1 / 10  # sizes at which peers are held against our curve
 _BELOW, _ABOVE = 12, 2  # points around the fine-tuned accuracy that a picture shows
-_TINY = 2e-5  # accuracies come rounded to five digits: equal ones may differ by as much
+_TINY = 2e-3  # points: accuracies come rounded, and equal ones may differ by as much
 
 # Okabe and Ito's colours; yellow is left out, it does not show on white.
 _OUR_COLOUR = "#0072B2"
@@ -250,7 +250,7 @@ def dominated(points: Iterable[Point]) -> list[Above]:
         ours = cell_curves.get((OURS, "task"), [])
         peers = _compared(cell_curves) if ours else []
         above = [_held_against(cell, peer, ours) for peer in peers]
-        kept = [one for one in above if one.ours is None or one.points > 100 * _TINY]
+        kept = [one for one in above if one.ours is None or one.points > _TINY]
         found += sorted(kept, key=lambda one: (one.ours is None, -one.points, one.peer.name))
     return found
 
@@ -380,7 +380,7 @@ def _reference(cell: Cell, found: Curves) -> Spot | None:
 def _pick(spots: Sequence[Spot], reference: Spot, by: str) -> Pick | None:
     """Pick the smallest setting that is near the reference by "dev" or "test"."""
     points = {spot: _difference(spot, reference, by)[0] for spot in spots}
-    near = [spot for spot in spots if points[spot] >= -_TOLERANCE - 100 * _TINY]
+    near = [spot for spot in spots if points[spot] >= -_TOLERANCE - _TINY]
     if near:
         return Pick(min(near, key=lambda spot: (spot.nbytes, -points[spot])), True)
     closest = max(spots, key=lambda spot: (points[spot], -spot.nbytes), default=None)
@@ -555,7 +555,7 @@ def _test_row(cell: Cell, found: Curves) -> list[str]:
 
 def _check_row(cell: Cell, found: Curves) -> list[str]:
     reference = _reference(cell, found)
-    ours = reference and _picks(found, reference, "dev")[0]
+    ours = None if reference is None else _pick_own(found, OURS, reference, "dev")
     if reference is None or ours is None:
         return [cell.data, *["–"] * 4]
     shares = [_fixed_over_ours(found, reference, by) for by in ("dev", "test")]
@@ -564,16 +564,20 @@ def _check_row(cell: Cell, found: Curves) -> list[str]:
 
 
 def _fixed_over_ours(found: Curves, reference: Spot, by: str) -> str:
-    fixed = _pick(found.get((FIXED, "task"), []), reference, by)
+    fixed = _pick_own(found, FIXED, reference, by)
     if fixed and not fixed.is_near:
         return "never near"
-    return _bytes_over(fixed, _picks(found, reference, by)[0])
+    return _bytes_over(fixed, _pick_own(found, OURS, reference, by))
+
+
+def _pick_own(found: Curves, method: str, reference: Spot, by: str) -> Pick | None:
+    return _pick(found.get((method, "task"), []), reference, by)
 
 
 def _picks(found: Curves, reference: Spot, by: str) -> tuple[Pick | None, Pick | None]:
     """Ours and the best peer."""
     peers = _all_spots(_peer_curves(found, (FINE_TUNED, FROZEN)))
-    return _pick(found.get((OURS, "task"), []), reference, by), _pick(peers, reference, by)
+    return _pick_own(found, OURS, reference, by), _pick(peers, reference, by)
 
 
 def _against(ours: Pick | None, peer: Pick | None, reference: Spot) -> list[str]:
