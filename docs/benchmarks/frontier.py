@@ -34,7 +34,7 @@ from points import Line, append_point, read_points
 from tasks import TABLES, TASKS, Case, load_case
 from tqdm.auto import tqdm
 
-_N_SHORT = 100_000  # rows from which on the slow methods are left out
+_LARGE = 10_000_000  # numbers in a table from which on the slow methods are left out
 _FROZEN: dict[tuple[str, ...], Compressed] = {}  # of this process
 
 
@@ -72,7 +72,7 @@ class Bench:
     def __init__(self, cell: Cell, folder: Path, done: set[tuple[str, ...]], effort: str) -> None:
         self.cell, self.done = cell, done
         self.case = cell.load(folder)
-        self.effort = "short" if self.case.table.n_words >= _N_SHORT else effort
+        self.effort = "short" if self.case.table.vectors.size >= _LARGE else effort
         self.tuned: NDArray[np.float32] | None = None
 
     def lines(self) -> Iterator[Line]:
