@@ -25,6 +25,7 @@ import linear  # noqa: E402
 import report  # noqa: E402
 import scale  # noqa: E402
 import tasks  # noqa: E402
+from points import read_points  # noqa: E402
 
 N_WORDS, N_DIMS = 80, 6
 WORDS = [f"w{i}" for i in range(N_WORDS)]
@@ -295,10 +296,21 @@ def kinds(tmp_path, table, monkeypatch):
     return kinds
 
 
-def test_other_kinds_are_measured_once_and_laid_out(kinds, tmp_path):
-    for _ in range(2):
-        kinds.measure(tmp_path, list(kinds.KINDS), 1, tmp_path)
-    points = kinds.read_points(tmp_path / "kinds.jsonl")
+def run_twice(main, folder, monkeypatch):
+    """Run a script whose second run finds all of its points, and read them."""
+    given = ["--data", str(folder), "--output", str(folder), "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", [main.__module__, *given])
+    file = folder / f"{main.__module__}.jsonl"
+    main()
+    found = file.read_text("utf-8")
+    main()
+    assert file.read_text("utf-8") == found
+    assert file.with_suffix(".md").read_text("utf-8").startswith(("| ", "**"))
+    return read_points(file)
+
+
+def test_other_kinds_are_measured_once_and_laid_out(kinds, tmp_path, monkeypatch):
+    points = run_twice(kinds.main, tmp_path, monkeypatch)
     assert len(points) == 4 * 3  # frozen, fine-tuned, ours
     full = [point for point in points if point["method"] == "full precision"]
     assert all(point["nbytes"] == point["table_nbytes"] for point in full)
@@ -346,11 +358,9 @@ def test_codes_learned_in_a_loop_are_scored_as_they_ship(kinds, tmp_path, monkey
     import loop
 
     monkeypatch.setattr(loop, "_N_EPOCHS", 2)
-    file = tmp_path / "loop.jsonl"
-    for _ in range(2):
-        loop.measure(tmp_path, 1, file)
-    points = {point["method"]: point for point in kinds.read_points(file)}
-    assert len(points) == len(kinds.read_points(file)) >= 6
+    found = run_twice(loop.main, tmp_path, monkeypatch)
+    points = {point["method"]: point for point in found}
+    assert len(points) == len(found) >= 6
     whole = points["full precision, fine-tuned"]["nbytes"]
     assert all(0 <= point["test"] <= 1 for point in points.values())
     sizes = [points[name]["nbytes"] for name in points if "in the loop" in name]
@@ -377,10 +387,7 @@ def test_two_tasks_share_a_table_of_both_words(kinds, tmp_path, monkeypatch):
     document = pair.sentiment.documents[3]
     vectors = whole.table.vectors[[int(pair.table.words[i][1:]) for i in document]]
     np.testing.assert_array_equal(pair.table.vectors[document], vectors)
-    file = tmp_path / "joint.jsonl"
-    for _ in range(2):
-        joint.measure(tmp_path, 1, file)
-    points = kinds.read_points(file)
+    points = run_twice(joint.main, tmp_path, monkeypatch)
     assert [point["name"] for point in points] == list(joint._NAMES)
     assert "\n| both | " in joint.table_of(points)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from points import Line, read_points
+from points import Job, Line, add_points, read_points
 from report import write_text
 
 
@@ -23,7 +23,7 @@ def command_line(description: str) -> ArgumentParser:
 def run(
     parser: ArgumentParser,
     name: str,
-    measure: Callable[[Namespace, Path], None],
+    jobs: Callable[[Namespace], Iterable[Job]],
     table_of: Callable[[list[Line]], str],
 ) -> None:
     """Add to ``<name>.jsonl`` what it lacks, and lay out all of it as ``<name>.md``."""
@@ -31,5 +31,5 @@ def run(
     given.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     file = given.output / f"{name}.jsonl"
-    measure(given, file)
+    add_points(file, jobs(given))
     write_text(file.with_suffix(".md"), table_of(read_points(file)))

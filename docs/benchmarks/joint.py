@@ -11,7 +11,9 @@ file has already are not measured again. FOLDER holds ``conll2000`` and ``sst2``
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import tasks
 from command import command_line, run
 from linear import linear_score
 from ours import BASE, rebuilt
-from points import append_point, grouped, mean_of, read_points, size_cells
+from points import Job, Line, grouped, mean_of, size_cells
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 
@@ -91,34 +93,29 @@ class Pair:
             X_val, y_val = ([part[k] for part in late] for k in (0, 1))
         return compressor.fit(self.table, X, y, X_val=X_val, y_val=y_val)
 
-    def scores(self, fitted: AdaptiveCodebookCompressor, seed: int) -> dict[str, float]:
-        """Score both tasks on the rebuilt table: F1 of chunks, accuracy of moods."""
+    def measure(self, name: str, seed: int) -> Line:
+        """Compress the table, and score both tasks on it: F1 of chunks, accuracy of moods."""
+        fitted = self.fit(name, seed)
         vectors = rebuilt(fitted)
         kept = np.where(fitted.code_lengths_[:, None] > 0, vectors, 0)  # pooling skips the others
         chunks = kinds.head_scores(self.chunking, vectors, seed, None)
         return {
+            "nbytes": fitted.nbytes_,
+            "table_nbytes": self.table.nbytes,
             CHUNKING: round(chunks.test["score"], 5),
             SENTIMENT: round(linear_score(self.sentiment, kept).test, 5),
         }
 
 
-def measure(folder: Path, n_seeds: int, file: Path) -> None:
-    """Measure what the file lacks, writing each point as it is found."""
-    keys = ("name", "seed")
-    done = {tuple(point[key] for key in keys) for point in read_points(file)}
-    pair = Pair.load(folder)
-    for seed in range(n_seeds):
+def jobs(given: Namespace) -> Iterator[Job]:
+    """List what to measure."""
+    pair = Pair.load(given.data)
+    for seed in range(given.seeds):
         for name in _NAMES:
-            if (name, seed) in done:
-                continue
-            fitted = pair.fit(name, seed)
-            point: dict[str, Any] = dict(zip(keys, (name, seed), strict=True))
-            point |= {"nbytes": fitted.nbytes_, "table_nbytes": pair.table.nbytes}
-            point |= pair.scores(fitted, seed)
-            append_point(file, point)
+            yield {"name": name, "seed": seed}, partial(pair.measure, name, seed)
 
 
-def table_of(points: list[dict[str, Any]]) -> str:
+def table_of(points: list[Line]) -> str:
     """Lay the points out as Markdown, means over the seeds."""
     names = ("compressed for", "bytes", "times smaller")
     names += ("chunking, F1", "sentiment, accuracy", "seeds")
@@ -131,11 +128,7 @@ def table_of(points: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run from the command line."""
-
-    def lacking(given: Namespace, file: Path) -> None:
-        measure(given.data, given.seeds, file)
-
-    run(command_line(__doc__), "joint", lacking, table_of)
+    run(command_line(__doc__), "joint", jobs, table_of)
 
 
 if __name__ == "__main__":

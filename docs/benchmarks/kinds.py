@@ -18,7 +18,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +29,8 @@ from command import command_line, run
 from convolution import CPU, USUAL, Schedule, read_fixed
 from numpy.typing import NDArray
 from ours import BASE, FINE, rebuilt
-from peers import peers
-from points import append_point, grouped, mean_of, read_points, size_cells, spread_of
+from peers import Peer, peers
+from points import Job, Line, grouped, mean_of, size_cells, spread_of
 from sacrebleu.metrics import BLEU, CHRF
 from scipy.stats import pearsonr
 from seqeval.metrics import f1_score
@@ -275,11 +275,11 @@ def fine_tuned(case: Case, seed: int) -> NDArray[np.float32]:
 
 
 def methods(
-    case: Case, seed: int, tuned: NDArray[np.float32]
+    case: Case, seed: int, tuned: Callable[[], NDArray[np.float32]]
 ) -> Iterator[tuple[str, str, Callable[[], tuple[Any, int]]]]:
     """List what to measure: method, setting, and what makes vectors and their bytes."""
     nbytes = case.table.nbytes
-    yield "full precision", "fine-tuned", lambda: (tuned, nbytes)
+    yield "full precision", "fine-tuned", lambda: (tuned(), nbytes)
     yield "full precision", "frozen", lambda: (np.asarray(case.table.vectors), nbytes)
     for parameters in _OURS:
         setting = ", ".join(f"{name}={value}" for name, value in parameters.items())
@@ -295,42 +295,48 @@ def _ours(case: Case, seed: int, parameters: dict[str, Any]) -> tuple[Any, int]:
     return rebuilt(fitted), fitted.nbytes_
 
 
-def _peer(peer: Any, tuned: NDArray[np.float32], seed: int) -> tuple[Any, int]:
-    found = peer.compress(tuned, seed)
+def _peer(peer: Peer, tuned: Callable[[], NDArray[np.float32]], seed: int) -> tuple[Any, int]:
+    found = peer.compress(tuned(), seed)
     return found.vectors, found.nbytes
 
 
-def measure(folder: Path, kinds: list[str], n_seeds: int, output: Path) -> None:
-    """Measure what the file lacks, writing each point as it is found."""
-    file = output / "kinds.jsonl"
-    done = {(p["kind"], p["seed"], p["method"], p["setting"]) for p in read_points(file)}
-    for kind in kinds:
-        case = load_case(folder, kind)
-        for seed in range(n_seeds):
-            tuned = fine_tuned(case, seed)
-            # A translator takes long to train: all go on from one on the fine-tuned table.
-            start = head_scores(case, tuned, seed, None).head if kind == "translation" else None
+def jobs(given: Namespace) -> Iterator[Job]:
+    """List what to measure, of each kind with every seed."""
+    for kind in given.kinds:
+        case = load_case(given.data, kind)
+        for seed in range(given.seeds):
+            tuned = cache(partial(fine_tuned, case, seed))
+            start = cache(partial(_start, case, seed, tuned))
             for method, setting, make in methods(case, seed, tuned):
-                if (kind, seed, method, setting) in done:
-                    continue
-                vectors, nbytes = make()
-                scored = head_scores(case, vectors, seed, start)
-                point = {
-                    "kind": kind,
-                    "seed": seed,
-                    "method": method,
-                    "setting": setting,
-                    "nbytes": int(nbytes),
-                    "table_nbytes": int(case.table.nbytes),
-                    "dev": round(scored.dev["score"], 5),
-                    "test": round(scored.test["score"], 5),
-                }
-                if "chrF" in scored.test:
-                    point["chrF"] = round(scored.test["chrF"], 5)
-                append_point(file, point)
+                names = {"kind": kind, "seed": seed, "method": method, "setting": setting}
+                yield names, partial(_measure, case, seed, start, make)
 
 
-def table_of(points: list[dict[str, Any]]) -> str:
+def _start(case: Case, seed: int, tuned: Callable[[], NDArray[np.float32]]) -> Head | None:
+    """Train the head that others go on from: a translator, as that takes long."""
+    return head_scores(case, tuned(), seed, None).head if case.kind == "translation" else None
+
+
+def _measure(
+    case: Case,
+    seed: int,
+    start: Callable[[], Head | None],
+    make: Callable[[], tuple[Any, int]],
+) -> Line:
+    vectors, nbytes = make()
+    scored = head_scores(case, vectors, seed, start())
+    point = {
+        "nbytes": int(nbytes),
+        "table_nbytes": int(case.table.nbytes),
+        "dev": round(scored.dev["score"], 5),
+        "test": round(scored.test["score"], 5),
+    }
+    if "chrF" in scored.test:
+        point["chrF"] = round(scored.test["chrF"], 5)
+    return point
+
+
+def table_of(points: list[Line]) -> str:
     """Lay the points out as Markdown, means over the seeds."""
     lines = []
     for kind in KINDS:
@@ -357,11 +363,7 @@ def main() -> None:
     """Run from the command line."""
     parser = command_line(__doc__)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-
-    def lacking(given: Namespace, file: Path) -> None:
-        measure(given.data, given.kinds, given.seeds, file.parent)
-
-    run(parser, "kinds", lacking, table_of)
+    run(parser, "kinds", jobs, table_of)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from command import command_line, run
 from kinds import Case, load_case
 from numpy.typing import NDArray
 from peers import Peer, peers
-from points import append_point, grouped, mean_of, read_points, size_cells, spread_of
+from points import Job, Line, grouped, mean_of, size_cells, spread_of
 from seqeval.metrics import f1_score
 from torch import nn
 
@@ -160,23 +158,24 @@ def methods(loop: Loop, seed: int) -> Iterator[tuple[str, Callable[[], tuple[Tag
             yield f"RQ, {peer.setting}", partial(_quantized, loop, seed, peer, tuned)
 
 
-def measure(folder: Path, n_seeds: int, file: Path) -> None:
-    """Measure what the file lacks, writing each point as it is found."""
-    done = {(point["method"], point["seed"]) for point in read_points(file)}
-    loop = Loop(load_case(folder, "tagging"))
-    for seed in range(n_seeds):
+def jobs(given: Namespace) -> Iterator[Job]:
+    """List what to measure, with every seed."""
+    loop = Loop(load_case(given.data, "tagging"))
+    for seed in range(given.seeds):
         for method, make in methods(loop, seed):
-            if (method, seed) in done:
-                continue
-            model, nbytes = make()
-            point: dict[str, Any] = {"method": method, "seed": seed, "nbytes": int(nbytes)}
-            point["table_nbytes"] = loop.nbytes
-            for name, part in (("dev", loop.split.dev), ("test", loop.split.test)):
-                point[name] = round(loop.score(model, part), 5)
-            append_point(file, point)
+            yield {"method": method, "seed": seed}, partial(_measure, loop, make)
 
 
-def table_of(points: list[dict[str, Any]]) -> str:
+def _measure(loop: Loop, make: Callable[[], tuple[Tagger, int]]) -> Line:
+    model, nbytes = make()
+    scores = {
+        name: round(loop.score(model, part), 5)
+        for name, part in (("dev", loop.split.dev), ("test", loop.split.test))
+    }
+    return {"nbytes": int(nbytes), "table_nbytes": loop.nbytes, **scores}
+
+
+def table_of(points: list[Line]) -> str:
     """Lay the points out as Markdown, means over the seeds."""
     lines = ["| embedding | bytes | times smaller | dev F1 | test F1 | seeds |"]
     lines += ["|---|--:|--:|--:|--:|--:|"]
@@ -190,11 +189,7 @@ def table_of(points: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run from the command line."""
-
-    def lacking(given: Namespace, file: Path) -> None:
-        measure(given.data, given.seeds, file)
-
-    run(command_line(__doc__), "loop", lacking, table_of)
+    run(command_line(__doc__), "loop", jobs, table_of)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Line = dict[str, Any]
+Job = tuple[Line, Callable[[], Line]]  # what tells a point from others, and what finds the rest
 
 
 def read_points(file: Path) -> list[Line]:
@@ -22,6 +23,14 @@ def append_point(file: Path, point: Line) -> None:
     """Add a point as soon as it is found; in one short write, so that two jobs do not mix."""
     with file.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(point) + "\n")
+
+
+def add_points(file: Path, jobs: Iterable[Job]) -> None:
+    """Measure what the file lacks, writing each point as it is found."""
+    known = read_points(file)
+    for names, find in jobs:
+        if not any(names.items() <= point.items() for point in known):
+            append_point(file, names | find())
 
 
 def grouped(points: Iterable[Line], *keys: str) -> dict[tuple[Any, ...], list[Line]]:
