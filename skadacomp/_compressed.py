@@ -48,7 +48,7 @@ from skadacomp._format import (
 from skadacomp._texts import looked_up, segment_sums, splitter, word_ids
 from skadacomp._vocabulary import Vocabulary
 
-__all__ = ["FORMAT", "CompressedTable", "FormatError", "small_mean"]
+__all__ = ["FORMAT", "CompressedTable", "FormatError", "small_mean", "text_lines"]
 
 _CODEBOOK_TENSORS = ("codebooks", "scales", *AXIS_TENSORS, "mean")
 _MAX_WORDS = 1 << 31
@@ -66,6 +66,7 @@ _FREE_ROWS, _MOST_ROWS_A_BYTE = 2**22, 1000
 _MEAN_TOLERANCE = 2.0**-11
 # Items decoded at a time by `vectors`, which bounds what it needs beside its result.
 _CHUNK = 1 << 17
+_LINES = 4096  # words whose vectors are in memory while text is written
 _BATCH = 1024  # documents whose words are looked up together
 _KEY_FACTOR = 0x5851F42D4C957F2D  # odd and large: it spreads a row's codes over 64 bits
 _N_NAMED = 5  # missing words that an error names
@@ -799,6 +800,16 @@ class CompressedTable:
             If it cannot be read; FileNotFoundError if it is not there.
         """
         return cls(*read(path, verify=verify), os.fspath(path))
+
+
+def text_lines(table: CompressedTable, items: Sequence[str] | Sequence[int]) -> Iterator[str]:
+    """Give a line each: the word and its numbers, as short as float32 can be read back from."""
+    for start in range(0, len(items), _LINES):
+        part = items[start : start + _LINES]
+        # As text here, where float32 still knows how few digits it needs.
+        rows = table.vectors(part, missing="mean").astype(str).tolist()
+        for item, row in zip(part, rows, strict=True):
+            yield f"{item} {' '.join(row)}\n"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from skadacomp._compressed import CompressedTable
+from skadacomp._compressed import CompressedTable, text_lines
 from skadacomp._extras import missing
 from skadacomp._files import whole_file
 from skadacomp._freeze import classifier_of, freeze
@@ -43,7 +42,6 @@ _INPUTS = ("ids", "rows", "counts")
 _OUTPUTS = ("vectors", "features", "scores", "probabilities")
 _WORD = r"[\p{L}\p{N}_]{2,}"  # what our own splitter finds, in the dialect of tokenizers
 _SCRIPT = Path(__file__).with_name("skadacomp.js")
-_AT_A_TIME = 4096  # words decoded and written together
 
 
 def to_onnx(
@@ -330,7 +328,7 @@ def to_word2vec_text(model: Any, path: str | os.PathLike[str]) -> None:
             )
     with whole_file(path) as file:
         file.write(f"{len(words)} {table.n_dims}\n".encode())
-        file.writelines(_lines(table, words))
+        file.writelines(line.encode() for line in text_lines(table, words))
 
 
 def to_model2vec(model: Any, path: str | os.PathLike[str]) -> None:
@@ -487,15 +485,6 @@ def _check_output(output: str, frozen: FrozenClassifier | None) -> None:
 
 # ---------------------------------------------------------------------------------------------
 # What other programs read
-
-
-def _lines(table: CompressedTable, words: list[str]) -> Iterator[bytes]:
-    for start in range(0, len(words), _AT_A_TIME):
-        part = words[start : start + _AT_A_TIME]
-        # As text here, where float32 still knows how few digits it needs.
-        numbers = table.vectors(part).astype(str).tolist()
-        for word, row in zip(part, numbers, strict=True):
-            yield f"{word} {' '.join(row)}\n".encode()
 
 
 def _static_model(words: list[str], vectors: NDArray[np.float32], lowercase: bool) -> Any:

@@ -341,7 +341,7 @@ def test_word2vec_text_refuses_what_it_cannot_hold(word, tmp_path):
 
 
 def test_a_failure_leaves_the_former_file(shipped, tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise MemoryError
 
     (tmp_path / "words.txt").write_text("former")

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from skadacomp._files import whole_file
 from skadacomp.cli._arguments import Commands, add_output
@@ -16,7 +16,6 @@ from skadacomp.cli._files import check_output, open_shipped
 if TYPE_CHECKING:
     from skadacomp._compressed import CompressedTable
 
-_AT_A_TIME = 4096  # vectors in memory while text is written
 _TEXT = (".txt", ".vec")
 
 
@@ -52,6 +51,8 @@ def add_to(commands: Commands) -> None:
 
 def run(parsed: Namespace) -> None:
     """Run the command."""
+    from skadacomp._compressed import text_lines
+
     if parsed.output is not None:
         _check_outputs(parsed.output, force=parsed.force)
     table, _ = open_shipped(parsed.file)
@@ -59,7 +60,7 @@ def run(parsed: Namespace) -> None:
     if parsed.missing == "raise":
         _check_known(table, items)
     if parsed.output is None:
-        _write_text(table, items, sys.stdout)
+        sys.stdout.writelines(text_lines(table, items))
     elif parsed.output.suffix == ".npy":
         _write_npy(table, items, parsed.output)
     else:
@@ -67,7 +68,7 @@ def run(parsed: Namespace) -> None:
             to = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
             if parsed.output.suffix == ".vec":
                 to.write(f"{len(items)} {table.n_dims}\n")
-            _write_text(table, items, to)
+            to.writelines(text_lines(table, items))
             to.detach()  # written to the file, which stays open
 
 
@@ -101,16 +102,6 @@ def _check_known(table: CompressedTable, items: Sequence[str] | Sequence[int]) -
         raise ValueError(
             f"{', '.join(map(repr, unknown))} {'has' if len(unknown) == 1 else 'have'} no code in "
             "this table; --missing mean gives the mean vector instead."
-        )
-
-
-def _write_text(table: CompressedTable, items: Sequence[str] | Sequence[int], to: TextIO) -> None:
-    """Write a line each: the word and its numbers, as short as float32 can be read back from."""
-    for start in range(0, len(items), _AT_A_TIME):
-        part = items[start : start + _AT_A_TIME]
-        rows = table.vectors(part, missing="mean").astype("U")
-        to.writelines(
-            f"{item} {' '.join(row)}\n" for item, row in zip(part, rows.tolist(), strict=True)
         )
 
 
