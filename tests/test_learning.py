@@ -32,6 +32,7 @@ from skadacomp._learning.codes import (
     TiedEncoder,
     enough_rank,
     left_out_by_rank,
+    paying_rank,
     reduce_rank,
     refit_codebooks,
     residual_kmeans,
@@ -1055,6 +1056,20 @@ def test_the_rank_is_the_least_that_keeps_within_the_error(share):
     ]
     assert added[rank - 1] <= allowed * 1.001 + 1e-9
     assert rank == 1 or added[rank - 2] > allowed * 0.999
+
+
+@pytest.mark.parametrize("price", [0.0, 1e-6, 1e-4, 1e-3, 1.0])
+def test_the_rank_that_pays_costs_least_in_error_and_bits(price):
+    codes, weights, books, metric = low_rank_case()
+    usage, images = code_usage(codes, weights, 4), books.astype(np.float64) @ metric
+    left_out = left_out_by_rank(images, usage)
+    # An axis: a byte for each of 16 codewords and of 12 dimensions, and 4 for its scale.
+    costs = [left_out[rank] + price * rank * 8 * (16 + 12 + 4) for rank in range(1, 13)]
+    whole = price * 8 * 16 * 12
+    rank = paying_rank(images, usage, n_bits=8, price=price, negligible=0)
+    assert rank == (12 if whole <= min(costs) else 1 + np.argmin(costs))
+    enough = paying_rank(images, usage, n_bits=8, price=price, negligible=left_out[2])
+    assert enough == min(rank, 2)
 
 
 def test_the_dearer_the_bits_the_fewer_axes_do_codebooks_keep():

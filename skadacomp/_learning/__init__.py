@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from skadacomp._learning.checkpoint import Checkpoint, fingerprint
 from skadacomp._learning.heads import make_head
-from skadacomp._learning.learner import (
-    Learned,
-    Settings,
-    Task,
-    check_head,
-    fine_tune_table,
-    learn,
-)
+from skadacomp._learning.learner import check_head, fine_tune_table, learn
 from skadacomp._learning.lengths import Budget, Rate
+from skadacomp._learning.settings import Learned, Settings, Task
 from skadacomp._learning.trainer import Documents
 
 __all__ = [

@@ -13,6 +13,7 @@ from torch.nn import functional
 from skadacomp._learning.criteria import Classes, Criterion, Indicators, Values
 from skadacomp._learning.trainer import Batch, Documents, batch_size
 
+USUAL_DIMS = 50  # of the tables that rates and shares are meant for; those of more scale them
 _N_SKETCHED = 512  # documents that a head is asked about when its metric is estimated
 
 
@@ -246,7 +247,7 @@ class ConvolutionalHead(Head):
         Otherwise the filters have learned the documents by heart before the vectors have moved, and
         vectors that have not, which say much besides the task, are the harder to compress.
         """
-        return self.learning_rate * max(1.0, n_dims / 50)
+        return self.learning_rate * max(1.0, n_dims / USUAL_DIMS)
 
     def _convolutions(self) -> list[nn.Conv1d]:
         return cast("list[nn.Conv1d]", list(self.filters))

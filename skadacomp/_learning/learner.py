@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
@@ -21,24 +21,21 @@ from skadacomp._learning.checkpoint import Checkpoint, Draws, Tensors, as_text, 
 from skadacomp._learning.codes import (
     RANK_TOLERANCE,
     TiedEncoder,
-    enough_rank,
-    left_out_by_rank,
+    paying_rank,
     random_codebooks,
     reduce_rank,
     refit_codebooks,
     residual_kmeans,
 )
-from skadacomp._learning.heads import Head, OwnHead
+from skadacomp._learning.heads import USUAL_DIMS, Head, OwnHead
 from skadacomp._learning.joint import JointDocuments, JointHead
 from skadacomp._learning.lengths import (
-    Budget,
-    Choices,
     LengthLogits,
-    Rate,
     choose,
     choose_within,
     significance,
 )
+from skadacomp._learning.settings import Learned, Settings, Task
 from skadacomp._learning.shelf import TEACHERS, shelf_key
 from skadacomp._learning.space import Overlay, Space, find_space
 from skadacomp._learning.student import Student, Targets
@@ -57,131 +54,8 @@ from skadacomp._mapped import mean_row, take_rows
 
 CPU = torch.device("cpu")
 _WIDE = 512  # dimensions up to which it takes no time that a table has more of them than words
-_USUAL_DIMS = 50  # directions that `reconstruction_weight` is the floor for; of more, each has less
 _SEARCHES = 6  # for codes, with codebooks fitted in between; later ones gain next to nothing
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
-
-
-@dataclass(frozen=True)
-class Task:
-    """Documents with targets, cut into those that train and those that say when to stop.
-
-    Parameters
-    ----------
-    documents : Documents
-        Over all words of the table, their weights not scaled yet.
-    train, held_out : ndarray of int64
-        Which documents are which.
-    average : bool
-        Whether a document's vector is the mean of its words' vectors, or else their sum.
-    make_head : callable of int to Head
-        Makes a fresh head for vectors of so many dimensions.
-    weight : float, default=1.0
-        Of this task beside others.
-    any_dims : bool, default=True
-        Whether the head may read vectors of fewer dimensions than the table's, or at another scale,
-        which one of the user's own does not expect.
-    """
-
-    documents: Documents
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    average: bool
-    make_head: Callable[[int], Head]
-    weight: float = 1.0
-    any_dims: bool = True
-
-    @property
-    def training_words(self) -> sparse.csr_matrix:
-        """Weights of the words in the training documents, (n_texts, n_words)."""
-        return self.documents.weights[self.documents.texts(self.train)]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to learn; the estimator's parameters and what follows from them.
-
-    Parameters
-    ----------
-    rate : Rate
-        The candidates and what they cost.
-    n_codewords : int
-    codebook_bits : {4, 8}
-        Of a number of the codebooks as they are kept.
-    init : {"residual-kmeans", "random"}
-        Where codes and lengths start: from the fine-tuned table, or from nothing.
-    length_method : {"gumbel-softmax", "rate-distortion", "frequency"}
-        What decides the lengths.
-    size_penalty : float
-        Loss that one more bit a word, over the whole table, has to save. Used without a budget.
-    budget : Budget or None
-    reconstruction_weight : float
-    learning_rate : float
-    max_iter : int
-        Epochs of each stage at most.
-    patience : int
-    seed : int
-    device : str
-    verbose : bool
-    on_interrupt : {"raise", "keep"}, default="raise"
-        What Ctrl-C ends: the fit, or its training alone.
-    shared : bool, default=False
-        Whether other fits may come with the same seed, and share the teacher then. Not for a head
-        of one's own, which may depend on what nobody knows of.
-    """
-
-    rate: Rate
-    n_codewords: int
-    codebook_bits: int
-    init: str
-    length_method: str
-    size_penalty: float
-    budget: Budget | None
-    reconstruction_weight: float
-    learning_rate: float
-    max_iter: int
-    patience: int
-    seed: int
-    device: str
-    verbose: bool
-    on_interrupt: str = "raise"
-    shared: bool = False
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What learning found.
-
-    Parameters
-    ----------
-    choices : ndarray (n_words,) uint8
-        Which candidate length each word has.
-    codes : ndarray (n_words, n_codebooks) int16
-        -1 beyond a word's length.
-    codebooks : ndarray (n_codebooks, n_codewords, n_dims) float32
-    rank : int
-        Axes that the codebooks share, at most.
-    mean : ndarray (n_dims,)
-        The table's mean vector, which all codes are relative to.
-    significance : ndarray (n_words,)
-        How much each word's error counts.
-    encoder : RowEncoder
-        For vectors that were not in the table.
-    history : list of dict
-        Loss, task score and bits per word of each epoch.
-    course : Course
-        How the training went.
-    """
-
-    choices: Choices
-    codes: NDArray[np.int16]
-    codebooks: NDArray[np.float32]
-    rank: int
-    mean: NDArray[np.float64]
-    significance: NDArray[np.float64]
-    encoder: RowEncoder
-    history: list[dict[str, float]]
-    course: Course
 
 
 class _CutShortError(Exception):
@@ -371,7 +245,7 @@ class _Learner:
         gram = _array(teacher.head.metric(teacher.vectors.detach(), self.split.train))
         # Of many directions all but a few are not read; they would count by their number alone.
         n_directions = min(self.vectors.shape)  # that the rows differ in, at most
-        unread = teacher.head.unread_share * min(1.0, _USUAL_DIMS / n_directions)
+        unread = teacher.head.unread_share * min(1.0, USUAL_DIMS / n_directions)
         floor = max(weight * unread, 0.01)
         self.space = self._find_space(gram, floor=floor)
         # The head goes on from where the teacher's is, and reads the space's vectors.
@@ -521,28 +395,16 @@ class _Learner:
             codes = self._shortened(encoded.codes)
             usage = code_usage(codes, self.significance, self.settings.n_codewords)
             error = encoded.errors[np.arange(self.n_words), self.choices].sum()
-            self.rank = self._paying_rank(_array(codebooks), usage, RANK_TOLERANCE * error)
+            self.rank = paying_rank(
+                _array(codebooks),
+                usage,
+                n_bits=self.settings.codebook_bits,
+                price=self.multiplier,
+                negligible=RANK_TOLERANCE * error,
+            )
         if self.budget is not None:
             self.rank = self.budget.fitting_rank(self.rank, self.n_words)
             self.budget = replace(self.budget, rank=self.rank)
-
-    def _paying_rank(
-        self, images: NDArray[np.float64], usage: NDArray[np.float64], negligible: float
-    ) -> int:
-        """Weigh the error that each rank leaves out against its bits, at what those of codes cost.
-
-        Where bits are cheap that alone would keep axes that leave out no more than `negligible`.
-        """
-        n_dims, bits_of_one = images.shape[-1], self.settings.codebook_bits
-        left_out = left_out_by_rank(images, usage)  # of each rank from 0
-        # Coordinates take 8 bits; an axis, as many a number as are asked for, and a scale.
-        bits = np.arange(len(left_out)) * (8 * len(usage) + bits_of_one * n_dims + 32)
-        whole = bits_of_one * images.size
-        losses = (left_out + self.multiplier * bits)[1:]
-        pays = losses.min() < self.multiplier * whole
-        priced = int(losses.argmin()) + 1 if pays else n_dims
-        enough = enough_rank(left_out, negligible)
-        return min(priced, enough) if bits[enough] < whole else priced
 
     def _shortened(self, codes: NDArray[np.int16]) -> NDArray[np.int16]:
         """Cut codes to their words' lengths."""
