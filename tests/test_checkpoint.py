@@ -28,6 +28,13 @@ SETTINGS = {
     "budget, by frequency": {"max_bytes": 4000, "length_method": "frequency"},
     "plain form": {"init": "random"},
 }
+# Of few documents: fine-tuning three times, then lengths, codes and codebooks as the setting has it.
+N_TRAININGS = {
+    "default": 5,
+    "dropout, trained lengths": 6,
+    "budget, by frequency": 5,
+    "plain form": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,16 +110,27 @@ def whole_fits(table, task):
     [
         (Trainer, "run", 1),
         (Trainer, "run", 2),
+        (Trainer, "run", -1),
         (RowEncoder, "encode", 1),
         (RowEncoder, "encode", 3),
         (RowEncoder, "search", 1),
         (CompressedTable, "from_codes", 1),
     ],
-    ids=["training", "next stage", "first block", "block", "late block", "writing"],
+    ids=[
+        "training",
+        "next training",
+        "last training",
+        "first block",
+        "block",
+        "late block",
+        "writing",
+    ],
 )
 def test_an_interrupted_fit_goes_on(table, task, whole_fits, tmp_path, name, owner, method, call):
     whole = whole_fits(name)
     fit = partial(compressor(tmp_path / "kept", **SETTINGS[name]).fit, table, *task)
+    if call == -1:
+        call = N_TRAININGS[name]
     interrupted(fit, owner, method, call)
     assert (tmp_path / "kept").exists()
     assert_same(fit(), whole)
@@ -120,7 +138,7 @@ def test_an_interrupted_fit_goes_on(table, task, whole_fits, tmp_path, name, own
 
 
 @pytest.mark.parametrize(
-    ("owner", "method", "call"), [(RowEncoder, "search", 3), (Trainer, "run", 2)]
+    ("owner", "method", "call"), [(RowEncoder, "search", 3), (Trainer, "run", 4)]
 )
 def test_an_interrupted_search_for_codes_goes_on(table, tmp_path, owner, method, call):
     documents = np.random.default_rng(1).integers(0, 200, (80, 2, 4))
@@ -148,7 +166,8 @@ def test_what_is_done_is_not_done_again(table, task, tmp_path, monkeypatch):
 
     whole = n_calls("whole", None, 0)
     first = n_calls("first", tmp_path / "kept", 1)
-    assert first.tolist() == [3, 4]  # the table is encoded, all is trained, and rows are missing
+    # The table is encoded, all is trained (fine-tuning three times), and rows are missing.
+    assert first.tolist() == [5, 4]
     second = n_calls("second", tmp_path / "kept", 0)
     np.testing.assert_array_equal(first + second, whole)
 

@@ -436,9 +436,8 @@ def test_ctrl_c_keeps_the_best_so_far_if_asked(table, task, monkeypatch, stage):
             estimator.fit(table, *task)
     assert done.count(stage) == 3
     assert done[-1] == stage  # none was trained after it
-    assert estimator.n_iter_ == len(done) - 1 - 4 * (stage != "fine-tuning") - 2 * (
-        stage == "fine-tuning"
-    )
+    n_later = sum(name != "fine-tuning" for name in done)  # the epoch cut short among them
+    assert estimator.n_iter_ == n_later - (stage != "fine-tuning")
     assert np.isfinite(estimator.codebooks_).all()
     whole = compressor(length_method="gumbel-softmax").fit(table, *task)  # not from a cut teacher
     assert whole.n_iter_ == 12

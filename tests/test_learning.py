@@ -886,29 +886,57 @@ def test_the_convolution_weighs_the_directions_that_its_filters_read():
 # Teacher and space
 
 
-def test_fine_tuning_lowers_the_held_out_loss():
-    rng = np.random.default_rng(0)
+def split_of(n_train, rng):
+    """Vectors, and documents whose label is the sign of their mean vector's first number."""
     vectors = rng.normal(size=(60, 8)).astype(np.float32)
-    weights = np.zeros((240, 60), np.float32)
+    weights = np.zeros((n_train + 60, 60), np.float32)
     for row in weights:
         row[rng.choice(60, 5, replace=False)] = 0.2
     labels = ((weights @ vectors)[:, 0] > 0).astype(np.int64)
     parts = [
         Documents(sparse.csr_matrix(weights[part]), labels[part])
-        for part in (slice(0, 180), slice(180, None))
+        for part in (slice(0, n_train), slice(n_train, None))
     ]
-    split = Split(*parts)
-    trainer = Trainer(10, tqdm(disable=True))
-    teacher = Teacher(torch.as_tensor(vectors), PooledHead(8, 2, True))
+    return torch.as_tensor(vectors), Split(*parts)
+
+
+def test_fine_tuning_lowers_the_held_out_loss():
+    rng = np.random.default_rng(0)
+    vectors, split = split_of(180, rng)
+    trainer = Trainer(10, tqdm(total=10, disable=True))
+    teacher = Teacher(vectors, PooledHead(8, 2, True))
     fine_tune(teacher, split, trainer, n_epochs=10, random=rng, device=CPU)
     figures = evaluate(teacher, split.held_out, CPU)
     assert figures["loss"] < 0.9 * np.log(2)  # that of a head of zeros
     assert figures["task_score"] > 0.8
     assert figures["loss"] == pytest.approx(min(f["loss"] for f in trainer.history))
-    moved = np.abs(teacher.vectors.detach().numpy() - vectors)
+    moved = np.abs((teacher.vectors.detach() - vectors).numpy())
     assert moved.max() > 0.01
-    expected = 0.01 * (moved**2).sum()
+    expected = teacher.strength * (moved**2).sum()
     assert teacher.pull().item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("n_train", "n_tried"), [(1000, 3), (1001, 1)])
+def test_held_out_documents_choose_the_pull_of_few(n_train, n_tried):
+    vectors, split = split_of(n_train, np.random.default_rng(0))
+
+    def tuned(pulls):
+        trainer = Trainer(3, tqdm(total=3, disable=True))
+        teacher = Teacher(vectors, PooledHead(8, 2, True))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("skadacomp._learning.teacher._PULLS", pulls)
+            fine_tune(
+                teacher, split, trainer, n_epochs=3, random=np.random.default_rng(1), device=CPU
+            )
+        return teacher, len(trainer.history), evaluate(teacher, split.held_out, CPU)["loss"]
+
+    pulls = (100.0, 0.01, 10_000.0)  # the least loss is in the middle
+    teacher, n_epochs, loss = tuned(pulls)
+    assert n_epochs == 3 * n_tried
+    losses = [tuned((pull,))[2] for pull in pulls]
+    assert np.argmin(losses) == 1
+    assert teacher.strength == pulls[1 if n_tried == 3 else 0]
+    assert loss == pytest.approx(losses[1 if n_tried == 3 else 0], rel=0.02)
 
 
 @hypothesis_settings(deadline=None)

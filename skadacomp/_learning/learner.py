@@ -480,7 +480,7 @@ class _Learner:
         draws.restore(kept)
         self.history[:] = from_text(kept["history"])
         # Past the stage, if its epochs were not run.
-        self.bar.update(n_done + self.settings.max_iter - self.bar.n)
+        self.bar.update(max(n_done + self.settings.max_iter - self.bar.n, 0))
 
     def _batch_size(self) -> int:
         n_documents = len(self.split.train)

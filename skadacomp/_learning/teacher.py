@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -13,9 +15,11 @@ from torch import nn
 from skadacomp._learning.heads import Head
 from skadacomp._learning.trainer import Batch, Documents, Trainer
 
-# A normal prior on how far a vector moves. It is weighed against the sum of the documents' losses,
-# so that few documents move little; the figure suits tasks of thousands of documents.
-_PULL = 0.01
+# Normal priors on how far a vector moves. They are weighed against the sum of the documents'
+# losses, so that few documents move little. The first suits tasks of thousands of documents; of
+# fewer, some need their words where they were, and some need them moved.
+_PULLS = (0.01, 0.1, 1.0)
+_FEW = 1000  # documents up to which all of them are tried
 # What that prior, the learning rates and the heads' first weights suit: the root mean square of the
 # numbers in published 50-dimensional tables. Input tables of transformers have a tenth of it.
 _USUAL_NUMBER = 0.5
@@ -52,6 +56,7 @@ class Teacher(nn.Module):
         self.register_buffer("pretrained", vectors, persistent=False)
         self.vectors = nn.Parameter(vectors.clone())
         self.head = head
+        self.strength = _PULLS[0]
 
     def forward(self, batch: Batch, noise: float = 0.0) -> torch.Tensor:
         """Give the head's outputs for a batch of documents.
@@ -69,7 +74,7 @@ class Teacher(nn.Module):
 
     def pull(self) -> torch.Tensor:
         """Squared distance from the pretrained vectors: keeps rare words where they were."""
-        return _PULL * ((self.vectors - self.pretrained) ** 2).sum()
+        return self.strength * ((self.vectors - self.pretrained) ** 2).sum()
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,34 @@ def fine_tune(
 ) -> None:
     """Fine-tune the vectors of the task's words together with a head.
 
+    Of few documents the held-out ones choose how strongly vectors are pulled to the pretrained.
+
     Parameters
     ----------
     teacher : Teacher
         With the pretrained vectors of the words in the task's documents, and a fresh head.
     """
+    pulls = _PULLS if len(task.train) <= _FEW else _PULLS[:1]
+    trainer.bar.total += (len(pulls) - 1) * n_epochs
+    start, found = deepcopy(teacher.state_dict()), []
+    for teacher.strength in pulls:
+        teacher.load_state_dict(start)
+        _train(teacher, task, trainer, n_epochs=n_epochs, random=random, device=device)
+        loss = evaluate(teacher, task.held_out, device)["loss"]
+        found.append((loss, teacher.strength, deepcopy(teacher.state_dict())))
+    _, teacher.strength, best = min(found, key=itemgetter(0))
+    teacher.load_state_dict(best)
+
+
+def _train(
+    teacher: Teacher,
+    task: Split,
+    trainer: Trainer,
+    *,
+    n_epochs: int,
+    random: np.random.Generator,
+    device: torch.device,
+) -> None:
     head = teacher.head
     size = head.batch_size(len(task.train))
     vectors_rate = head.vectors_rate(teacher.vectors.shape[1])
