@@ -228,7 +228,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         their documents by heart.
 
     max_iter : int, default=40
-        Epochs of each stage at most: fine-tuning at full precision, lengths, codes.
+        Epochs of each stage at most: fine-tuning at full precision (up to 1,000 documents three
+        times), lengths, codes.
 
     n_iter_no_change : int, default=10
         Epochs without a lower held-out loss after which a stage stops.

@@ -28,7 +28,7 @@ SETTINGS = {
     "budget, by frequency": {"max_bytes": 4000, "length_method": "frequency"},
     "plain form": {"init": "random"},
 }
-# Of few documents: fine-tuning three times, then lengths, codes and codebooks as the setting has it.
+# Fine-tuning, three times of few documents; then lengths, codes and codebooks as the setting says.
 N_TRAININGS = {
     "default": 5,
     "dropout, trained lengths": 6,
