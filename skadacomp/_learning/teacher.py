@@ -106,11 +106,12 @@ def fine_tune(
     pulls = _PULLS if len(task.train) <= _FEW else _PULLS[:1]
     trainer.bar.total += (len(pulls) - 1) * n_epochs
     start, found = deepcopy(teacher.state_dict()), []
-    for teacher.strength in pulls:
+    for pull in pulls:
+        teacher.strength = pull
         teacher.load_state_dict(start)
         _train(teacher, task, trainer, n_epochs=n_epochs, random=random, device=device)
         loss = evaluate(teacher, task.held_out, device)["loss"]
-        found.append((loss, teacher.strength, deepcopy(teacher.state_dict())))
+        found.append((loss, pull, deepcopy(teacher.state_dict())))
     _, teacher.strength, best = min(found, key=itemgetter(0))
     teacher.load_state_dict(best)
 
