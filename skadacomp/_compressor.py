@@ -236,8 +236,9 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
 
     validation_fraction : float, default=0.15
         Part of X_task that is held out, stratified where the classes allow it, to say when to
-        stop. A task of fewer than 20 documents is too small to spare any. Not used where `fit`
-        is given X_val.
+        stop and, of up to 1,000 documents, how strongly fine-tuning holds vectors where they were.
+        A task of fewer than 20 documents is too small to spare any. Not used where `fit` is given
+        X_val.
 
     random_state : int, RandomState instance or None, default=None
         Decides the held-out part, the starting codebooks, the batches and the sampled lengths.
