@@ -110,7 +110,7 @@ def whole_fits(table, task):
     [
         (Trainer, "run", 1),
         (Trainer, "run", 2),
-        (Trainer, "run", -1),
+        (Trainer, "run", N_TRAININGS),
         (RowEncoder, "encode", 1),
         (RowEncoder, "encode", 3),
         (RowEncoder, "search", 1),
@@ -129,9 +129,7 @@ def whole_fits(table, task):
 def test_an_interrupted_fit_goes_on(table, task, whole_fits, tmp_path, name, owner, method, call):
     whole = whole_fits(name)
     fit = partial(compressor(tmp_path / "kept", **SETTINGS[name]).fit, table, *task)
-    if call == -1:
-        call = N_TRAININGS[name]
-    interrupted(fit, owner, method, call)
+    interrupted(fit, owner, method, call[name] if call is N_TRAININGS else call)
     assert (tmp_path / "kept").exists()
     assert_same(fit(), whole)
     assert not (tmp_path / "kept").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 
 import numpy as np
@@ -103,48 +104,40 @@ def fine_tune(
     teacher : Teacher
         With the pretrained vectors of the words in the task's documents, and a fresh head.
     """
+    size, noise = teacher.head.batch_size(len(task.train)), _noise(teacher)
+
+    def losses(epoch: int) -> Iterator[torch.Tensor]:
+        for batch in task.train.batches(size, device, random.permutation(len(task.train))):
+            loss = teacher.head.criterion.loss(teacher(batch, noise), batch.targets)
+            yield loss + teacher.pull() / len(task.train)
+
+    held_out = partial(evaluate, teacher, task.held_out, device)
     pulls = _PULLS if len(task.train) <= _FEW else _PULLS[:1]
     trainer.bar.total += (len(pulls) - 1) * n_epochs
     start, found = deepcopy(teacher.state_dict()), []
     for pull in pulls:
         teacher.strength = pull
         teacher.load_state_dict(start)
-        _train(teacher, task, trainer, n_epochs=n_epochs, random=random, device=device)
-        loss = evaluate(teacher, task.held_out, device)["loss"]
-        found.append((loss, pull, deepcopy(teacher.state_dict())))
+        trainer.run(teacher, _optimizer(teacher), n_epochs, losses, held_out)
+        found.append((held_out()["loss"], pull, deepcopy(teacher.state_dict())))
     _, teacher.strength, best = min(found, key=itemgetter(0))
     teacher.load_state_dict(best)
 
 
-def _train(
-    teacher: Teacher,
-    task: Split,
-    trainer: Trainer,
-    *,
-    n_epochs: int,
-    random: np.random.Generator,
-    device: torch.device,
-) -> None:
+def _noise(teacher: Teacher) -> float:
+    """Give the standard deviation of what the head wants added to the vectors."""
+    noisy = teacher.head.noise > 0 and teacher.pretrained.numel() > 1
+    return teacher.head.noise * float(teacher.pretrained.std()) if noisy else 0.0
+
+
+def _optimizer(teacher: Teacher) -> torch.optim.Optimizer:
     head = teacher.head
-    size = head.batch_size(len(task.train))
     vectors_rate = head.vectors_rate(teacher.vectors.shape[1])
-    optimizer = torch.optim.Adam(
+    return torch.optim.Adam(
         [
             {"params": [teacher.vectors], "lr": vectors_rate},
             {"params": list(head.parameters()), "lr": head.learning_rate},
         ]
-    )
-
-    noisy = head.noise > 0 and teacher.pretrained.numel() > 1
-    noise = head.noise * float(teacher.pretrained.std()) if noisy else 0.0
-
-    def losses(epoch: int) -> Iterator[torch.Tensor]:
-        for batch in task.train.batches(size, device, random.permutation(len(task.train))):
-            loss = head.criterion.loss(teacher(batch, noise), batch.targets)
-            yield loss + teacher.pull() / len(task.train)
-
-    trainer.run(
-        teacher, optimizer, n_epochs, losses, lambda: evaluate(teacher, task.held_out, device)
     )
 
 
