@@ -25,6 +25,7 @@ import linear  # noqa: E402
 import report  # noqa: E402
 import scale  # noqa: E402
 import tasks  # noqa: E402
+import water_filling  # noqa: E402
 from points import read_points  # noqa: E402
 
 N_WORDS, N_DIMS = 80, 6
@@ -244,6 +245,15 @@ def test_the_report_compares_within_the_seeds_that_both_have(tmp_path):
     # 0.3 below seed 1 of the reference, though 5.3 below its mean.
     assert "| 500× | −0.3 | RQ, 8 × 4 bits, fine-tuned | 50× | +1.0 | 0.10 |" in summary
     assert "| 2.50 | 2.50 | 79.7 % (200 B) |" in summary  # one fixed length, on dev and on test
+
+
+def test_unequal_lengths_save_what_water_filling_does():
+    assert water_filling.least_bits(np.full(10, 0.3), 3) == pytest.approx(3)
+    # Where all words have bits: half the logarithm of the arithmetic over the geometric mean.
+    saved = np.log2(2.5 / 2) / 2
+    assert water_filling.least_bits(np.array([1.0, 1, 4, 4]), 3) == pytest.approx(3 - saved)
+    # Of two words one hardly counts, and has none.
+    assert water_filling.least_bits(np.array([1.0, 1e-9]), 2) == pytest.approx(1)
 
 
 # ---------------------------------------------------------------------------------------------

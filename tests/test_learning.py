@@ -28,6 +28,7 @@ from skadacomp._learning import (
     learner,
     shelf,
 )
+from skadacomp._learning.checkpoint import Draws
 from skadacomp._learning.codes import (
     TiedEncoder,
     enough_rank,
@@ -905,7 +906,7 @@ def test_fine_tuning_lowers_the_held_out_loss():
     vectors, split = split_of(180, rng)
     trainer = Trainer(10, tqdm(total=10, disable=True))
     teacher = Teacher(vectors, PooledHead(8, 2, True))
-    fine_tune(teacher, split, trainer, n_epochs=10, random=rng, device=CPU)
+    fine_tune(teacher, split, trainer, n_epochs=10, draws=Draws(rng, torch.Generator()), device=CPU)
     figures = evaluate(teacher, split.held_out, CPU)
     assert figures["loss"] < 0.9 * np.log(2)  # that of a head of zeros
     assert figures["task_score"] > 0.8
@@ -916,27 +917,30 @@ def test_fine_tuning_lowers_the_held_out_loss():
     assert teacher.pull().item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("n_train", "n_tried"), [(1000, 3), (1001, 1)])
-def test_held_out_documents_choose_the_pull_of_few(n_train, n_tried):
+@pytest.mark.parametrize(("n_train", "n_tried"), [(199, 3), (200, 1)])
+def test_held_out_documents_choose_the_pull(n_train, n_tried, monkeypatch):
+    monkeypatch.setattr("skadacomp._learning.teacher._MANY", 200)
     vectors, split = split_of(n_train, np.random.default_rng(0))
 
-    def tuned(pulls):
+    def tuned(*pulls):
+        monkeypatch.setattr("skadacomp._learning.teacher._PULLS", pulls)
         trainer = Trainer(3, tqdm(total=3, disable=True))
         teacher = Teacher(vectors, PooledHead(8, 2, True))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("skadacomp._learning.teacher._PULLS", pulls)
-            fine_tune(
-                teacher, split, trainer, n_epochs=3, random=np.random.default_rng(1), device=CPU
-            )
-        return teacher, len(trainer.history), evaluate(teacher, split.held_out, CPU)["loss"]
+        draws = Draws(np.random.default_rng(1), torch.Generator())
+        fine_tune(teacher, split, trainer, n_epochs=3, draws=draws, device=CPU)
+        return teacher, len(trainer.history), draws.random.random()
 
-    pulls = (100.0, 0.01, 10_000.0)  # the least loss is in the middle
-    teacher, n_epochs, loss = tuned(pulls)
-    assert n_epochs == 3 * n_tried
-    losses = [tuned((pull,))[2] for pull in pulls]
+    pulls = (100.0, 0.01, 10_000.0)
+    alone = [tuned(pull)[0] for pull in pulls]
+    losses = [evaluate(teacher, split.held_out, CPU)["loss"] for teacher in alone]
     assert np.argmin(losses) == 1
-    assert teacher.strength == pulls[1 if n_tried == 3 else 0]
-    assert loss == pytest.approx(losses[1 if n_tried == 3 else 0], rel=0.02)
+    chosen = 1 if n_tried == 3 else 0
+    teacher, n_epochs, drawn = tuned(*pulls)
+    assert n_epochs == 3 * n_tried
+    assert teacher.strength == pulls[chosen]
+    # Nothing tells that others were tried, not even what is drawn next.
+    torch.testing.assert_close(teacher.state_dict(), alone[chosen].state_dict(), rtol=0, atol=0)
+    assert drawn == tuned(pulls[chosen])[2]
 
 
 @hypothesis_settings(deadline=None)

@@ -62,6 +62,7 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.04, "code_lengths": (0, 1, 2, 3)},
     # Few codes of more codewords, and fine steps between the lengths.
     {"size_penalty": 0.014, "code_lengths": FINE, "n_codewords": 16, **_TASK_ALONE},
+    {"size_penalty": 0.01, "code_lengths": FINE, "n_codewords": 16, **_TASK_ALONE},
     {"size_penalty": 0.012, "code_lengths": FINE, "n_codewords": 8, **_TASK_ALONE},
     {"size_penalty": 0.008, "code_lengths": (0, 1, 2, 4), "n_codewords": 16, "codebook_bits": 4},
     {"size_penalty": 0.02, "code_lengths": (0, 1, 2, 3, 4), "n_codewords": 16, "codebook_bits": 4},

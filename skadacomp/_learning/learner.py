@@ -311,7 +311,7 @@ class _Learner:
             self.split,
             Trainer(settings.patience, self.bar, stage="fine-tuning", course=self.course),
             n_epochs=settings.max_iter,
-            random=self.random,
+            draws=Draws(self.random, self.generator),
             device=self.device,
         )
         # Accelerators have random states of their own, which a key would not know.

@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from skadacomp._learning.checkpoint import Draws
 from skadacomp._learning.heads import Head
 from skadacomp._learning.trainer import Batch, Documents, Trainer
 
 # Normal priors on how far a vector moves. They are weighed against the sum of the documents'
-# losses, so that few documents move little. The first suits tasks of thousands of documents; of
-# fewer, some need their words where they were, and some need them moved.
+# losses, so that few documents move little. Some tasks need their words where they were, and some
+# need them moved.
 _PULLS = (0.01, 0.1, 1.0)
-_FEW = 1000  # documents up to which all of them are tried
+_MANY = 10_000  # documents that outweigh any of them: the first will do, in a third of the time
 # What that prior, the learning rates and the heads' first weights suit: the root mean square of the
 # numbers in published 50-dimensional tables. Input tables of transformers have a tenth of it.
 _USUAL_NUMBER = 0.5
@@ -92,12 +93,13 @@ def fine_tune(
     trainer: Trainer,
     *,
     n_epochs: int,
-    random: np.random.Generator,
+    draws: Draws,
     device: torch.device,
 ) -> None:
     """Fine-tune the vectors of the task's words together with a head.
 
-    Of few documents the held-out ones choose how strongly vectors are pulled to the pretrained.
+    Held-out documents choose how strongly vectors are pulled to the pretrained, each time with the
+    same draws.
 
     Parameters
     ----------
@@ -107,21 +109,24 @@ def fine_tune(
     size, noise = teacher.head.batch_size(len(task.train)), _noise(teacher)
 
     def losses(epoch: int) -> Iterator[torch.Tensor]:
-        for batch in task.train.batches(size, device, random.permutation(len(task.train))):
+        for batch in task.train.batches(size, device, draws.random.permutation(len(task.train))):
             loss = teacher.head.criterion.loss(teacher(batch, noise), batch.targets)
             yield loss + teacher.pull() / len(task.train)
 
     held_out = partial(evaluate, teacher, task.held_out, device)
-    pulls = _PULLS if len(task.train) <= _FEW else _PULLS[:1]
+    pulls = _PULLS if len(task.train) < _MANY else _PULLS[:1]
     trainer.bar.total += (len(pulls) - 1) * n_epochs
-    start, found = deepcopy(teacher.state_dict()), []
+    start, drawn, found = deepcopy(teacher.state_dict()), draws.state(), []
     for pull in pulls:
         teacher.strength = pull
         teacher.load_state_dict(start)
+        draws.restore(drawn)
         trainer.run(teacher, _optimizer(teacher), n_epochs, losses, held_out)
-        found.append((held_out()["loss"], pull, deepcopy(teacher.state_dict())))
-    _, teacher.strength, best = min(found, key=itemgetter(0))
+        end = deepcopy(teacher.state_dict()), draws.state()
+        found.append((held_out()["loss"], pull, *end))
+    _, teacher.strength, best, drawn = min(found, key=itemgetter(0))
     teacher.load_state_dict(best)
+    draws.restore(drawn)
 
 
 def _noise(teacher: Teacher) -> float:
