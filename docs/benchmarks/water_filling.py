@@ -1,4 +1,4 @@
-"""What unequal lengths can save at most, if words differ in how often they come alone.
+"""What unequal lengths can save at most, where words differ in nothing but how often they come.
 
     python docs/benchmarks/water_filling.py --data FOLDER
 
@@ -38,7 +38,11 @@ def least_bits(weights: NDArray[np.float64], fixed: float) -> float:
     """
     errors = weights / weights.sum()  # each word's, without a bit
     target = 2.0 ** (-2 * fixed)
-    level = brentq(lambda level: np.minimum(errors, level).sum() - target, 0, errors.max())
+
+    def excess(level: float) -> float:
+        return float(np.minimum(errors, level).sum()) - target
+
+    level = brentq(excess, 0, errors.max(), xtol=1e-16)  # many words: each one's error is tiny
     return float(np.maximum(0, np.log2(errors / level) / 2).mean())
 
 
