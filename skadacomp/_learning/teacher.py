@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -98,8 +98,7 @@ def fine_tune(
 ) -> None:
     """Fine-tune the vectors of the task's words together with a head.
 
-    Held-out documents choose how strongly vectors are pulled to the pretrained, each time with the
-    same draws.
+    Held-out documents choose how strongly vectors are pulled to the pretrained, unless many train.
 
     Parameters
     ----------
@@ -114,16 +113,31 @@ def fine_tune(
             yield loss + teacher.pull() / len(task.train)
 
     held_out = partial(evaluate, teacher, task.held_out, device)
-    pulls = _PULLS if len(task.train) < _MANY else _PULLS[:1]
-    trainer.bar.total += (len(pulls) - 1) * n_epochs
+
+    def run() -> None:
+        trainer.run(teacher, _optimizer(teacher), n_epochs, losses, held_out)
+
+    if len(task.train) >= _MANY:
+        run()
+        return
+    trainer.bar.total += (len(_PULLS) - 1) * n_epochs
+    _choose_pull(teacher, run, held_out, draws)
+
+
+def _choose_pull(
+    teacher: Teacher,
+    run: Callable[[], None],
+    held_out: Callable[[], dict[str, float]],
+    draws: Draws,
+) -> None:
+    """Run with each pull, from the same draws, and go on from the least held-out loss."""
     start, drawn, found = deepcopy(teacher.state_dict()), draws.state(), []
-    for pull in pulls:
+    for pull in _PULLS:
         teacher.strength = pull
         teacher.load_state_dict(start)
         draws.restore(drawn)
-        trainer.run(teacher, _optimizer(teacher), n_epochs, losses, held_out)
-        end = deepcopy(teacher.state_dict()), draws.state()
-        found.append((held_out()["loss"], pull, *end))
+        run()
+        found.append((held_out()["loss"], pull, deepcopy(teacher.state_dict()), draws.state()))
     _, teacher.strength, best, drawn = min(found, key=itemgetter(0))
     teacher.load_state_dict(best)
     draws.restore(drawn)
