@@ -22,6 +22,7 @@ if not BENCHMARKS.exists():
 sys.path.insert(0, str(BENCHMARKS))
 
 import linear  # noqa: E402
+import rate_distortion  # noqa: E402
 import report  # noqa: E402
 import scale  # noqa: E402
 import tasks  # noqa: E402
@@ -254,6 +255,28 @@ def test_unequal_lengths_save_what_water_filling_does():
     assert water_filling.least_bits(np.array([1.0, 1, 4, 4]), 3) == pytest.approx(3 - saved)
     # Of two words one hardly counts, and has none.
     assert water_filling.least_bits(np.array([1.0, 1e-9]), 2) == pytest.approx(1)
+
+
+def test_the_best_code_leaves_the_errors_of_reverse_water_filling():
+    variances, weights = np.array([4.0, 1.0]), np.array([0.75, 0.25])
+    errors = rate_distortion.least_errors(variances, weights, 6)
+    assert np.log2(variances / errors).sum() / 2 == pytest.approx(6)
+    weighted = errors * weights[:, None]  # alike wherever there are bits
+    np.testing.assert_allclose(weighted, weighted[0, 0])
+    # Half a bit goes to what counts most, and nothing to the rest.
+    np.testing.assert_allclose(
+        rate_distortion.least_errors(variances, np.array([1.0, 1e-9]), 0.5), [[2, 1], [4, 1]]
+    )
+
+
+def test_the_best_channel_leaves_as_much_error_as_it_says(table):
+    weights = np.full(N_WORDS, 1 / N_WORDS)
+    nbytes = N_WORDS * N_DIMS * 2 / 8  # two bits a number
+    sent = rate_distortion.sent(table.vectors, weights, nbytes, 0)
+    error = np.square(sent - table.vectors).mean()
+    variances = np.linalg.eigvalsh(np.cov(table.vectors.T, bias=True))
+    level = np.exp(np.log(variances).mean()) * 2.0**-4
+    assert error == pytest.approx(level, rel=0.1)
 
 
 # ---------------------------------------------------------------------------------------------
