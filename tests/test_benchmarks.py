@@ -377,6 +377,10 @@ def test_translations_are_written_word_by_word_and_scored(kinds, tmp_path):
     model = Teacher(torch.as_tensor(case.table.vectors.copy()), task.make_head(N_DIMS)).eval()
     documents = task.documents.first(7)
     assert len(kinds.translated(model, documents, encoder)) == 7
+    assert encoder.classes[kinds._UNKNOWN] == "<unk>"
+    model.head.bias.data[kinds._UNKNOWN] = 1e6
+    assert "<unk>" not in " ".join(kinds.translated(model, documents, encoder))
+    assert kinds._NO_SPACE.sub("", "Ein T - Shirt , alt .") == "Ein T-Shirt, alt."
     # The head scores a word as it does when it has written those before it.
     (batch,) = documents.batches(7, torch.device("cpu"))
     with torch.no_grad():
@@ -384,6 +388,7 @@ def test_translations_are_written_word_by_word_and_scored(kinds, tmp_path):
         again = written[:, :3].flatten()
         starts = torch.arange(0, 21, 3)
         scores = model(replace(batch, targets=again, target_starts=starts))
+    scores[:, kinds._UNKNOWN] = -torch.inf
     torch.testing.assert_close(scores.argmax(1), again)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -75,6 +76,13 @@ _OURS: list[dict[str, Any]] = [
     {"size_penalty": 0.002, "n_codewords": 32, "code_lengths": FINE, "codebook_bits": 4},
     {"bits_per_word": 14.8, "n_codewords": 32, "code_lengths": (0, 1, 2, 4, 6), "codebook_bits": 4},
     {"bits_per_word": 23, "n_codewords": 8, "code_lengths": (0, 2, 4, 8, 12), "codebook_bits": 4},
+    {
+        "bits_per_word": 26.5,
+        "n_codewords": 32,
+        "code_lengths": FINE,
+        "learning_rate": 0.002,
+        "codebook_bits": 4,
+    },
     # As many bits as the longest of the quantizers' codes.
     {
         "bits_per_word": 64,
@@ -87,6 +95,8 @@ _OURS: list[dict[str, Any]] = [
 _PAIRS = Schedule(n_epochs=80, patience=20)
 _SCHEDULES = {"pair": _PAIRS, "pair-regression": _PAIRS, "translation": Schedule(n_epochs=10)}
 _N_WORDS_WRITTEN = 40
+_NO_SPACE = re.compile(r" (?=[.,!?;:])|(?<=\w) (?=- \w)|(?<=\w -) (?=\w)")
+_UNKNOWN = 1  # number of what stands for all rare target words, which no translation should hold
 
 
 Scores = dict[str, float]  # "score" is the one to read
@@ -236,14 +246,14 @@ def head_scores(case: Case, vectors: NDArray[np.float32], seed: int, head: Head 
 
 @torch.no_grad()
 def translated(model: Teacher, documents: Documents, encoder: TargetEncoder) -> list[str]:
-    """Write a translation of each document, always the likeliest next word."""
+    """Write a translation of each document, always the likeliest next word, as people would."""
     assert encoder.classes is not None
     words = encoder.classes.tolist()
     found = []
     for batch in documents.batches(256, CPU):
         for numbers in _written(model, batch).tolist():
             end = numbers.index(0) if 0 in numbers else len(numbers)
-            found.append(" ".join(words[number] for number in numbers[:end]))
+            found.append(_NO_SPACE.sub("", " ".join(words[number] for number in numbers[:end])))
     return found
 
 
@@ -257,7 +267,9 @@ def _written(model: Teacher, batch: Batch) -> torch.Tensor:
     written = []
     for _ in range(_N_WORDS_WRITTEN):
         answers, state = head.write(memory, inside, state, word)
-        word = head.scores(answers).argmax(2)
+        scores = head.scores(answers)
+        scores[..., _UNKNOWN] = -torch.inf
+        word = scores.argmax(2)
         written.append(word)
     return torch.cat(written, 1)
 
