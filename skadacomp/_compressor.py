@@ -228,17 +228,17 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         their documents by heart.
 
     max_iter : int, default=40
-        Epochs of each stage at most: fine-tuning at full precision (three times where fewer than
-        10,000 documents train), lengths, codes.
+        Epochs of each stage at most: fine-tuning at full precision (three times for heads that
+        pool words, where fewer than 10,000 documents train), lengths, codes.
 
     n_iter_no_change : int, default=10
         Epochs without a lower held-out loss after which a stage stops.
 
     validation_fraction : float, default=0.15
         Part of X_task that is held out, stratified where the classes allow it, to say when to
-        stop and, where fewer than 10,000 train, how strongly fine-tuning holds vectors where they
-        were. A task of fewer than 20 documents is too small to spare any. Not used where `fit` is
-        given X_val.
+        stop and, for heads that pool words and where fewer than 10,000 documents train, how
+        strongly fine-tuning holds vectors where they were. A task of fewer than 20 documents is
+        too small to spare any. Not used where `fit` is given X_val.
 
     random_state : int, RandomState instance or None, default=None
         Decides the held-out part, the starting codebooks, the batches and the sampled lengths.

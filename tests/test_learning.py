@@ -917,9 +917,12 @@ def test_fine_tuning_lowers_the_held_out_loss():
     assert teacher.pull().item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("n_train", "n_tried"), [(199, 3), (200, 1)])
-def test_held_out_documents_choose_the_pull(n_train, n_tried, monkeypatch):
+@pytest.mark.parametrize(
+    ("n_train", "chooses", "n_tried"), [(199, True, 3), (200, True, 1), (199, False, 1)]
+)
+def test_held_out_documents_choose_the_pull(n_train, chooses, n_tried, monkeypatch):
     monkeypatch.setattr("skadacomp._learning.teacher._MANY", 200)
+    monkeypatch.setattr(PooledHead, "chooses_pull", chooses)
     vectors, split = split_of(n_train, np.random.default_rng(0))
 
     def tuned(*pulls):
@@ -1670,6 +1673,12 @@ def test_several_tasks_search_if_each_does():
     pairs, words = pair_head(), PooledHead(8, 2, True)
     assert JointHead([pairs, pairs], [0.5, 0.5]).searches
     assert not JointHead([pairs, words], [0.5, 0.5]).searches
+
+
+def test_several_tasks_choose_the_pull_if_each_does():
+    words = PooledHead(8, 2, True)
+    assert JointHead([pair_head(), words], [0.5, 0.5]).chooses_pull
+    assert not JointHead([words, ConvolutionalHead(8, 2)], [0.5, 0.5]).chooses_pull
 
 
 def test_a_convolution_learns_what_order_says():

@@ -98,7 +98,8 @@ def fine_tune(
 ) -> None:
     """Fine-tune the vectors of the task's words together with a head.
 
-    Held-out documents choose how strongly vectors are pulled to the pretrained, unless many train.
+    Unless many documents train, those held out choose how strongly vectors are pulled to the
+    pretrained ones, for heads that ask for it.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ def fine_tune(
     def run() -> None:
         trainer.run(teacher, _optimizer(teacher), n_epochs, losses, held_out)
 
-    if len(task.train) >= _MANY:
+    if len(task.train) >= _MANY or not teacher.head.chooses_pull:
         run()
         return
     trainer.bar.total += (len(_PULLS) - 1) * n_epochs
