@@ -28,10 +28,10 @@ SETTINGS = {
     "budget, by frequency": {"max_bytes": 4000, "length_method": "frequency"},
     "plain form": {"init": "random"},
 }
-# Fine-tuning, three times of few documents; then lengths, codes and codebooks as the setting says.
+# Fine-tuning, three times for a linear head; then lengths, codes and codebooks as the setting says.
 N_TRAININGS = {
     "default": 5,
-    "dropout, trained lengths": 6,
+    "dropout, trained lengths": 4,
     "budget, by frequency": 5,
     "plain form": 1,
 }
