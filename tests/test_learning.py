@@ -918,11 +918,11 @@ def test_fine_tuning_lowers_the_held_out_loss():
 
 
 @pytest.mark.parametrize(
-    ("n_train", "chooses", "n_tried"), [(199, True, 3), (200, True, 1), (199, False, 1)]
+    ("n_train", "ordered", "n_tried"), [(199, False, 3), (200, False, 1), (199, True, 1)]
 )
-def test_held_out_documents_choose_the_pull(n_train, chooses, n_tried, monkeypatch):
+def test_held_out_documents_choose_the_pull(n_train, ordered, n_tried, monkeypatch):
     monkeypatch.setattr("skadacomp._learning.teacher._MANY", 200)
-    monkeypatch.setattr(PooledHead, "chooses_pull", chooses)
+    monkeypatch.setattr(PooledHead, "ordered", ordered)
     vectors, split = split_of(n_train, np.random.default_rng(0))
 
     def tuned(*pulls):
@@ -1675,10 +1675,10 @@ def test_several_tasks_search_if_each_does():
     assert not JointHead([pairs, words], [0.5, 0.5]).searches
 
 
-def test_several_tasks_choose_the_pull_if_each_does():
+def test_several_tasks_are_ordered_if_one_is():
     words = PooledHead(8, 2, True)
-    assert JointHead([pair_head(), words], [0.5, 0.5]).chooses_pull
-    assert not JointHead([words, ConvolutionalHead(8, 2)], [0.5, 0.5]).chooses_pull
+    assert not JointHead([pair_head(), words], [0.5, 0.5]).ordered
+    assert JointHead([words, ConvolutionalHead(8, 2)], [0.5, 0.5]).ordered
 
 
 def test_a_convolution_learns_what_order_says():

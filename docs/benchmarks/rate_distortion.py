@@ -75,13 +75,15 @@ def jobs(given: Namespace) -> Iterator[Job]:
     """List what to measure, of each kind with every seed."""
     for kind in PAIRS:
         case = load_case(given.data, kind)
+        (task,) = case.problem(0).tasks  # all seeds train on the same documents
+        shares = significance(task.training_words, case.table.n_words)
         for seed in range(given.seeds):
             tuned = cache(partial(fine_tuned, case, seed))
             names = {"kind": kind, "seed": seed}
             yield {**names, "times": 1, "power": 1.0}, partial(_measure, case, seed, tuned)
             for times in _TIMES_SMALLER:
                 for power in _POWERS:
-                    make = partial(_sent, case, seed, tuned, times, power)
+                    make = partial(_sent, shares**power, case.table.nbytes / times, seed, tuned)
                     yield (
                         {**names, "times": times, "power": power},
                         partial(_measure, case, seed, make),
@@ -89,11 +91,12 @@ def jobs(given: Namespace) -> Iterator[Job]:
 
 
 def _sent(
-    case: Case, seed: int, tuned: Callable[[], NDArray[np.float32]], times: int, power: float
+    weights: NDArray[np.float64],
+    nbytes: float,
+    seed: int,
+    tuned: Callable[[], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    (task,) = case.problem(seed).tasks
-    weights = significance(task.training_words, case.table.n_words) ** power
-    return sent(tuned(), weights / weights.sum(), case.table.nbytes / times, seed)
+    return sent(tuned(), weights / weights.sum(), nbytes, seed)
 
 
 def _measure(case: Case, seed: int, make: Callable[[], NDArray[np.float32]]) -> Line:
@@ -110,10 +113,10 @@ def table_of(points: list[Line]) -> str:
     ]
     rows = grouped(points, "kind", "times", "power")
     for kind in PAIRS:
+        full = rows[kind, 1, 1.0]
         for times in _TIMES_SMALLER:
             cells = [
                 f"{100 * (mean_of(rows[kind, times, power], part) - mean_of(full, part)):+.1f}"
-                for full in [rows[kind, 1, 1.0]]
                 for power in _POWERS
                 for part in ("test", "dev")
             ]

@@ -84,7 +84,7 @@ class JointHead(Head):
         self.learning_rate = min(head.learning_rate for head in heads)
         self.noise = min(head.noise for head in heads)
         self.searches = all(head.searches for head in heads)
-        self.chooses_pull = all(head.chooses_pull for head in heads)
+        self.ordered = any(head.ordered for head in heads)
 
     def _each(self) -> list[Head]:
         return cast("list[Head]", list(self.heads))

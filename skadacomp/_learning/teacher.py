@@ -98,8 +98,8 @@ def fine_tune(
 ) -> None:
     """Fine-tune the vectors of the task's words together with a head.
 
-    Unless many documents train, those held out choose how strongly vectors are pulled to the
-    pretrained ones, for heads that ask for it.
+    Unless many documents train, or words have places, held-out documents choose how strongly
+    vectors are pulled to the pretrained ones.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def fine_tune(
     def run() -> None:
         trainer.run(teacher, _optimizer(teacher), n_epochs, losses, held_out)
 
-    if len(task.train) >= _MANY or not teacher.head.chooses_pull:
+    if len(task.train) >= _MANY or teacher.head.ordered:
         run()
         return
     trainer.bar.total += (len(_PULLS) - 1) * n_epochs
