@@ -12,12 +12,18 @@ from report import write_text
 
 
 def command_line(description: str) -> ArgumentParser:
-    """Make a parser for the data, the number of seeds and where results go."""
+    """Make a parser for the data and where results go."""
     parser = ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     return parser
+
+
+def read_arguments(parser: ArgumentParser) -> Namespace:
+    """Read the command line, and make the folder of results."""
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    return given
 
 
 def run(
@@ -26,9 +32,12 @@ def run(
     jobs: Callable[[Namespace], Iterable[Job]],
     table_of: Callable[[list[Line]], str],
 ) -> None:
-    """Add to ``<name>.jsonl`` what it lacks, and lay out all of it as ``<name>.md``."""
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
+    """Add to ``<name>.jsonl`` what it lacks, and lay out all of it as ``<name>.md``.
+
+    The command line takes the number of seeds too.
+    """
+    parser.add_argument("--seeds", type=int, default=3)
+    given = read_arguments(parser)
     torch.set_num_threads(1)
     file = given.output / f"{name}.jsonl"
     add_points(file, jobs(given))

@@ -8,11 +8,9 @@ Everything is timed in one run, several times in turn; ratios of medians are wha
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from unittest.mock import patch
 
@@ -20,6 +18,7 @@ import faiss
 import numpy as np
 import ours
 import torch
+from command import command_line, read_arguments
 from peers import peers
 from report import write_text
 from tasks import Case, load_case, load_source
@@ -74,12 +73,9 @@ def table(found: dict[str, float]) -> list[str]:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
+    given = read_arguments(parser)
     torch.set_num_threads(2)
     faiss.omp_set_num_threads(2)
     case = load_case(given.data, "sst2", "glove-50", None, 0)

@@ -11,7 +11,6 @@ FOLDER holds a folder a task with ``train.tsv``, ``test.tsv`` and perhaps ``dev.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,6 +24,7 @@ import ours
 import report
 import torch
 from bag_of_words import bag_of_words
+from command import command_line, read_arguments
 from convolution import convolutional_score
 from joblib import Parallel, delayed
 from linear import Score, linear_score
@@ -238,8 +238,7 @@ def _labels(text: str) -> int | str:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
+    parser = command_line(__doc__)
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES)
     parser.add_argument("--labels", nargs="+", type=_labels, default=["all", 500, 100])
@@ -248,9 +247,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--effort", choices=["full", "short"], default="full")
     parser.add_argument("--jobs", type=int, default=1, help="tables and tasks side by side")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
+    given = read_arguments(parser)
     file = given.output / "frontier.jsonl"
     # All cells of a task and a table are one job: they share the codes of the frozen table.
     jobs = [

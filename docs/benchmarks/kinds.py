@@ -325,13 +325,13 @@ def jobs(given: Namespace) -> Iterator[Job]:
         case = load_case(given.data, kind)
         for seed in range(given.seeds):
             tuned = cache(partial(fine_tuned, case, seed))
-            start = cache(partial(_start, case, seed, tuned))
+            start = cache(partial(first_head, case, seed, tuned))
             for method, setting, make in methods(case, seed, tuned):
                 names = {"kind": kind, "seed": seed, "method": method, "setting": setting}
                 yield names, partial(_measure, case, seed, start, make)
 
 
-def _start(case: Case, seed: int, tuned: Callable[[], NDArray[np.float32]]) -> Head | None:
+def first_head(case: Case, seed: int, tuned: Callable[[], NDArray[np.float32]]) -> Head | None:
     """Train the head that others go on from: a translator, as that takes long."""
     return head_scores(case, tuned(), seed, None).head if case.kind == "translation" else None
 
@@ -344,15 +344,16 @@ def _measure(
 ) -> Line:
     vectors, nbytes = make()
     scored = head_scores(case, vectors, seed, start())
-    point = {
-        "nbytes": int(nbytes),
-        "table_nbytes": int(case.table.nbytes),
-        "dev": round(scored.dev["score"], 5),
-        "test": round(scored.test["score"], 5),
-    }
+    sizes = {"nbytes": int(nbytes), "table_nbytes": int(case.table.nbytes)}
+    return sizes | figures(scored)
+
+
+def figures(scored: Scored) -> Line:
+    """Give what a head reached as results hold it."""
+    found = {"dev": round(scored.dev["score"], 5), "test": round(scored.test["score"], 5)}
     if "chrF" in scored.test:
-        point["chrF"] = round(scored.test["chrF"], 5)
-    return point
+        found["chrF"] = round(scored.test["chrF"], 5)
+    return found
 
 
 def table_of(points: list[Line]) -> str:

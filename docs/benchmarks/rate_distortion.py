@@ -1,8 +1,8 @@
-"""What the best code there can be keeps of the fine-tuned table, for pairs of texts.
+"""What the best code there can be keeps of the fine-tuned table, for pairs and translations.
 
     python docs/benchmarks/rate_distortion.py --data FOLDER
 
-takes words for draws of one Gaussian variable with the covariance of SICK's fine-tuned vectors,
+takes words for draws of one Gaussian variable with the covariance of the fine-tuned vectors,
 whose squared error counts as much as the word comes in the task's documents, or as a power of
 that. The least error at a size follows from reverse water-filling over words and axes, and the
 vectors that leave it come out of the forward test channel: shrunk, with Gaussian noise (Cover and
@@ -16,18 +16,20 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import product
 
 import numpy as np
 from command import command_line, run
-from kinds import NAMES, Case, fine_tuned, head_scores, load_case
+from kinds import NAMES, Case, figures, fine_tuned, first_head, head_scores, load_case
 from numpy.typing import NDArray
 from points import Job, Line, grouped, mean_of
 from scipy.optimize import brentq
 
+from skadacomp._learning.heads import Head
 from skadacomp._learning.lengths import significance
-from skadacomp._targets import PAIRS
 
-_TIMES_SMALLER = (50, 34, 25, 15)
+# How many times smaller; translators take long to train.
+_SIZES = {"pair": (50, 34, 25, 15), "pair-regression": (50, 34, 25, 15), "translation": (50,)}
 _POWERS = (1.0, 0.7)
 
 
@@ -73,21 +75,18 @@ def sent(
 
 def jobs(given: Namespace) -> Iterator[Job]:
     """List what to measure, of each kind with every seed."""
-    for kind in PAIRS:
+    for kind, sizes in _SIZES.items():
         case = load_case(given.data, kind)
         (task,) = case.problem(0).tasks  # all seeds train on the same documents
         shares = significance(task.training_words, case.table.n_words)
         for seed in range(given.seeds):
             tuned = cache(partial(fine_tuned, case, seed))
+            measure = partial(_measure, case, seed, cache(partial(first_head, case, seed, tuned)))
             names = {"kind": kind, "seed": seed}
-            yield {**names, "times": 1, "power": 1.0}, partial(_measure, case, seed, tuned)
-            for times in _TIMES_SMALLER:
-                for power in _POWERS:
-                    make = partial(_sent, shares**power, case.table.nbytes / times, seed, tuned)
-                    yield (
-                        {**names, "times": times, "power": power},
-                        partial(_measure, case, seed, make),
-                    )
+            yield {**names, "times": 1, "power": 1.0}, partial(measure, tuned)
+            for times, power in product(sizes, _POWERS):
+                make = partial(_sent, shares**power, case.table.nbytes / times, seed, tuned)
+                yield {**names, "times": times, "power": power}, partial(measure, make)
 
 
 def _sent(
@@ -99,9 +98,13 @@ def _sent(
     return sent(tuned(), weights / weights.sum(), nbytes, seed)
 
 
-def _measure(case: Case, seed: int, make: Callable[[], NDArray[np.float32]]) -> Line:
-    scored = head_scores(case, make(), seed, None)
-    return {"dev": round(scored.dev["score"], 5), "test": round(scored.test["score"], 5)}
+def _measure(
+    case: Case,
+    seed: int,
+    start: Callable[[], Head | None],
+    make: Callable[[], NDArray[np.float32]],
+) -> Line:
+    return figures(head_scores(case, make(), seed, start()))
 
 
 def table_of(points: list[Line]) -> str:
@@ -112,16 +115,20 @@ def table_of(points: list[Line]) -> str:
         "|---|--:|--:|--:|--:|--:|",
     ]
     rows = grouped(points, "kind", "times", "power")
-    for kind in PAIRS:
+    for kind, sizes in _SIZES.items():
         full = rows[kind, 1, 1.0]
-        for times in _TIMES_SMALLER:
-            cells = [
-                f"{100 * (mean_of(rows[kind, times, power], part) - mean_of(full, part)):+.1f}"
-                for power in _POWERS
-                for part in ("test", "dev")
-            ]
+        for times in sizes:
+            found = [rows[kind, times, power] for power in _POWERS]
+            cells = [_above(full, some, part) for some in found for part in ("test", "dev")]
             lines.append(f"| {NAMES[kind]} | {times} | {' | '.join(cells)} |")
+            if "chrF" in full[0]:
+                cells = [cell for some in found for cell in (_above(full, some, "chrF"), "")]
+                lines.append(f"| chrF of these | {times} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _above(full: list[Line], found: list[Line], part: str) -> str:
+    return f"{100 * (mean_of(found, part) - mean_of(full, part)):+.1f}"
 
 
 def main() -> None:

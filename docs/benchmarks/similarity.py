@@ -8,13 +8,13 @@ FOLDER/wordsim holds MEN and WordSim-353, a line ``word1<TAB>word2<TAB>score`` e
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from command import command_line, read_arguments
 from numpy.typing import NDArray
 from peers import peers
 from report import write_text
@@ -82,12 +82,9 @@ def correlation(file: Path, table: EmbeddingTable, vectors: NDArray[np.float32])
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds wordsim")
+    parser = command_line(__doc__)
     parser.add_argument("--bits", type=int, nargs="+", default=[b for b, _ in _SETTINGS])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
+    given = read_arguments(parser)
     table = load_glove()
     lines = [
         f"| method | bytes | ratio | error | {' | '.join(_SETS)} | seconds |",

@@ -11,11 +11,10 @@ such lengths need for the same sum of errors.
 
 from __future__ import annotations
 
-import argparse
 from itertools import product
-from pathlib import Path
 
 import numpy as np
+from command import command_line, read_arguments
 from numpy.typing import NDArray
 from report import write_text
 from scipy.optimize import brentq
@@ -48,11 +47,7 @@ def least_bits(weights: NDArray[np.float64], fixed: float) -> float:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the tasks")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
+    given = read_arguments(command_line(__doc__))
     lines = [
         f"| bits a word of one fixed length | {' | '.join(map(str, _FIXED))} |",
         "|---" + "|---:" * len(_FIXED) + "|",
