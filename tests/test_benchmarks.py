@@ -179,6 +179,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(data, tmp_path, monkeypatch
         ("bag of words", "none"),
         ("full precision", "frozen"),
         ("full precision", "fine-tuned"),
+        ("full precision", "weakest pull"),
         ("skadacomp", "task"),
         ("skadacomp, code features", "task"),
     }
@@ -193,6 +194,33 @@ def test_an_interrupted_run_goes_on_where_it_stopped(data, tmp_path, monkeypatch
     ]
     frozen = [line for line in lines if line["source"] == "frozen"]
     assert all(line["error"] == 0 and line["nbytes"] == line["table_nbytes"] for line in frozen)
+
+
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_peers_compress_the_table_of_the_weakest_pull_where_dev_chose_another(
+    data, tmp_path, monkeypatch, chosen
+):
+    frontier = pytest.importorskip("frontier")
+    import ours
+    from peers import Compressed, Peer
+
+    from skadacomp._learning import teacher
+
+    def fine_tuned(case, head, seed):
+        pull = chosen if len(teacher._PULLS) > 1 else 0
+        return case.table.vectors * np.float32(1 + pull)
+
+    whole = Peer("PQ", "all", lambda vectors, seed: Compressed(vectors, vectors.nbytes))
+    monkeypatch.setattr(ours, "fine_tuned", fine_tuned)
+    monkeypatch.setattr(ours, "entries", lambda effort, head: [])
+    monkeypatch.setattr(frontier, "peers", lambda *shape: [whole])
+    output = tmp_path / "frontier.jsonl"
+    cell = frontier.Cell("made", "any", "task", "all", "linear", 0)
+    for _ in range(2):  # the second time all is there
+        frontier.measure([cell], data, "short", output)
+    lines = [json.loads(text) for text in output.read_text(encoding="utf-8").splitlines()]
+    sources = [line["source"] for line in lines if line["method"] == "PQ"]
+    assert sources == ["fine-tuned", "frozen"] + ["weakest pull"] * chosen
 
 
 def line(method, source, setting, nbytes, dev, test, seed=0):
@@ -246,6 +274,23 @@ def test_the_report_compares_within_the_seeds_that_both_have(tmp_path):
     # 0.3 below seed 1 of the reference, though 5.3 below its mean.
     assert "| 500× | −0.3 | RQ, 8 × 4 bits, fine-tuned | 50× | +1.0 | 0.10 |" in summary
     assert "| 2.50 | 2.50 | 79.7 % (200 B) |" in summary  # one fixed length, on dev and on test
+
+
+def test_the_report_takes_a_peer_on_the_better_of_two_fine_tuned_tables(tmp_path):
+    text = "".join(
+        line("full precision", "fine-tuned", "float32", 100_000, 0.9, 0.9, seed)
+        + line("skadacomp", "task", "a", 200, 0.9, 0.9, seed)
+        # Seed 1 chose the weakest pull: its table has rows under one name only.
+        + line("RQ", "fine-tuned", "8 × 4 bits", 2_000, 0.7 + 0.2 * seed, 0.7 + 0.2 * seed, seed)
+        for seed in (0, 1)
+    ) + line("RQ", "weakest pull", "8 × 4 bits", 2_000, 0.92, 0.92)
+    file = tmp_path / "frontier.jsonl"
+    file.write_text(text, encoding="utf-8")
+    points = report.read(file)
+    (above,) = report.dominated(points)
+    assert above.peer.name == "RQ, 8 × 4 bits, weakest pull"
+    assert above.points == pytest.approx(1)  # 2 points in seed 0, none in seed 1
+    assert "| RQ, 8 × 4 bits, weakest pull | 50× | +1.0 ± 1.0 | 0.10 |" in report.summary(points)
 
 
 def test_unequal_lengths_save_what_water_filling_does():

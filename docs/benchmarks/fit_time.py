@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from unittest.mock import patch
 
 import faiss
 import numpy as np
@@ -24,7 +23,6 @@ from report import write_text
 from tasks import Case, load_case, load_source
 
 from skadacomp import EmbeddingTable
-from skadacomp._learning import teacher
 from skadacomp._learning.shelf import TEACHERS
 
 
@@ -61,7 +59,7 @@ def widened(case: Case, times: int) -> Case:
 
 def with_one_pull(job: Callable[[], object]) -> None:
     """Fine-tune once, in place of once for each pull that held-out documents choose from."""
-    with patch.object(teacher, "_PULLS", teacher._PULLS[:1]):
+    with ours.weakest_pull():
         job()
 
 

@@ -12,6 +12,7 @@ FOLDER holds a folder a task with ``train.tsv``, ``test.tsv`` and perhaps ``dev.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -36,6 +37,8 @@ from tqdm.auto import tqdm
 
 _LARGE = 10_000_000  # numbers in a table from which on the slow methods are left out
 _FROZEN: dict[tuple[str, ...], Compressed] = {}  # of this process
+# Among the points that are done: dev has chosen the weakest pull, whose table has no rows then.
+_ONE_PULL = (report.FULL, report.WEAKEST, "")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Bench:
         self.cell, self.done = cell, done
         self.case = cell.load(folder)
         self.effort = "short" if self.case.table.vectors.size >= _LARGE else effort
-        self.tuned: NDArray[np.float32] | None = None
+        self.tuned: dict[str, NDArray[np.float32]] = {}  # by pull
 
     def lines(self) -> Iterator[Line]:
         """Measure everything."""
@@ -94,14 +97,13 @@ class Bench:
             )
 
     def _full_precision(self) -> Iterator[Line]:
-        for source in ("frozen", "fine-tuned"):
-            if ("full precision", source, "float32") not in self.done:
+        weakest = (report.WEAKEST,) if self.cell.head == "linear" else ()
+        for source in (report.FROZEN, *weakest, report.FINE_TUNED):
+            if (report.FULL, source, "float32") not in self.done:
                 start = perf_counter()
                 vectors = self._vectors(source)
                 seconds = perf_counter() - start
-                yield self._scored(
-                    "full precision", source, "float32", vectors, vectors.nbytes, seconds
-                )
+                yield self._scored(report.FULL, source, "float32", vectors, vectors.nbytes, seconds)
 
     def _ours(self) -> Iterator[Line]:
         for entry in ours.entries(self.effort, self.cell.head):
@@ -127,9 +129,7 @@ class Bench:
 
     def _peers(self) -> Iterator[Line]:
         shape = self.case.table.vectors.shape
-        # The convolution takes long, and codes of the frozen table come nowhere near it.
-        sources = ("fine-tuned", "frozen") if self.cell.head == "linear" else ("fine-tuned",)
-        for source, peer in product(sources, peers(*shape, self._peer_effort)):
+        for source, peer in product(self._sources(), peers(*shape, self._peer_effort)):
             if (peer.method, source, peer.setting) in self.done:
                 continue
             vectors = self._vectors(source)
@@ -140,6 +140,18 @@ class Bench:
                 peer.method, source, peer.setting, found.vectors, found.nbytes, seconds
             )
 
+    def _sources(self) -> Iterator[str]:
+        """Name the tables that peers compress."""
+        yield report.FINE_TUNED
+        # The convolution takes long, and codes of the frozen table come nowhere near it. Its words
+        # have places, and always the weakest pull.
+        if self.cell.head == "linear":
+            yield report.FROZEN
+            if _ONE_PULL not in self.done and not np.array_equal(
+                *map(self._vectors, (report.FINE_TUNED, report.WEAKEST))
+            ):
+                yield report.WEAKEST
+
     @property
     def _peer_effort(self) -> str:
         slow = self.effort == "short" and self.cell.head == "convolutional"
@@ -147,7 +159,7 @@ class Bench:
 
     def _compress(self, peer: Peer, source: str, vectors: NDArray[np.float32]) -> Compressed:
         """Quantize the table; the frozen one, which is the same in every cell, once."""
-        if source != "frozen":
+        if source != report.FROZEN:
             return peer.compress(vectors, self.cell.seed)
         key = (self.cell.task, self.cell.table, self.cell.rows, peer.method, peer.setting)
         if key not in _FROZEN:
@@ -155,11 +167,12 @@ class Bench:
         return _FROZEN[key]
 
     def _vectors(self, source: str) -> NDArray[np.float32]:
-        if source == "frozen":
+        if source == report.FROZEN:
             return np.asarray(self.case.table.vectors)
-        if self.tuned is None:
-            self.tuned = ours.fine_tuned(self.case, self.cell.head, self.cell.seed)
-        return self.tuned
+        if source not in self.tuned:
+            with ours.weakest_pull() if source == report.WEAKEST else nullcontext():
+                self.tuned[source] = ours.fine_tuned(self.case, self.cell.head, self.cell.seed)
+        return self.tuned[source]
 
     def _scored(
         self,
@@ -223,12 +236,19 @@ def measure(cells: list[Cell], folder: Path, effort: str, output: Path) -> None:
 def done_in(output: Path) -> dict[Cell, set[tuple[str, ...]]]:
     """Read which points the file has, by cell."""
     done: dict[Cell, set[tuple[str, ...]]] = {}
+    tuned: dict[tuple[Cell, str], tuple[float, ...]] = {}
     for line in read_points(output):
         cell = Cell(**{name: line[name] for name in Cell.__dataclass_fields__})
         points = done.setdefault(cell, set())
         points.add((line["method"], line["source"], line["setting"]))
         if line["method"] == "bag of words":
             points.add(("bag of words", "none", ""))  # all its sizes come from one go
+        if line["method"] == report.FULL:
+            tuned[cell, line["source"]] = (line["dev"], line["test"], line["error"])
+    for cell, points in done.items():
+        weakest = tuned.get((cell, report.WEAKEST))
+        if weakest is not None and weakest == tuned.get((cell, report.FINE_TUNED)):
+            points.add(_ONE_PULL)
     return done
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 from tasks import Case
 
 from skadacomp import AdaptiveCodebookCompressor
-from skadacomp._learning import fine_tune_table
+from skadacomp._learning import fine_tune_table, teacher
+from skadacomp._learning.shelf import TEACHERS
 
 DEFAULT = "skadacomp"
 CODE_FEATURES = "skadacomp, code features"
@@ -217,6 +220,15 @@ def fine_tuned(case: Case, head: str, seed: int) -> NDArray[np.float32]:
         case.table, None, given["y_task"], given["X_task"], given["X_val"], given["y_val"]
     )
     return fine_tune_table(case.table.vectors, problem.tasks, problem.settings)
+
+
+@contextmanager
+def weakest_pull() -> Iterator[None]:
+    """Fine-tune once, with the weakest pull, whichever held-out documents would choose."""
+    TEACHERS.clear()  # none tells with which pull it was trained
+    with patch.object(teacher, "_PULLS", teacher._PULLS[:1]):
+        yield
+    TEACHERS.clear()
 
 
 def rebuilt(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:
