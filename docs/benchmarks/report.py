@@ -63,6 +63,7 @@ _DASHES = (
 _BAG_STYLE = {"color": "0.25", "linestyle": ":", "linewidth": 2.0}
 _ENVELOPE_STYLE = {"color": "0.6", "linewidth": 1.2, "drawstyle": "steps-post"}
 _FULL_STYLES = {FINE_TUNED: "-", FROZEN: (0, (5, 3))}
+_PALE = {"alpha": 0.35}  # settings that a smaller one of the same method is as good as
 _FONT_SIZE = 10.5  # points
 
 
@@ -767,17 +768,17 @@ def _draw_curve(
 
 def _draw_ours(ax: Axes, found: Curves, ablations: Sequence[str], measure: _Measure) -> None:
     """Draw our curve bold with the spread over seeds, and those of its ablations thin."""
-    ours, pale = {"color": _OUR_COLOUR}, {"alpha": 0.35}
+    ours = {"color": _OUR_COLOUR}
     # Dots, for an ablation may have a single setting.
     thin = ours | {"linewidth": 1.1, "marker": ".", "zorder": 3}
     for name, dashes in zip(ABLATIONS, _DASHES, strict=True):
         if name in ablations:
             style = thin | {"linestyle": dashes, "label": name}
-            _draw_curve(ax, found.get((name, "task"), []), measure, style, pale)
+            _draw_curve(ax, found.get((name, "task"), []), measure, style, _PALE)
     bold = ours | {"linewidth": 3, "marker": "o", "markersize": 6.5, "zorder": 4, "label": OURS}
     bars = {"capsize": 3, "elinewidth": 1.3}
     spots = found.get((OURS, "task"), [])
-    _draw_curve(ax, spots, measure, bold, pale | {"markersize": 5}, bars)
+    _draw_curve(ax, spots, measure, bold, _PALE | {"markersize": 5}, bars)
 
 
 def _draw_peers(
@@ -786,8 +787,9 @@ def _draw_peers(
     """Draw a curve for each method, whichever table its settings compress."""
     for method in sorted({method for method, _ in found}):
         spots = [spot for key, some in found.items() if key[0] == method for spot in some]
-        style = styles[method] | {"label": method}
-        _draw_curve(ax, sorted(spots, key=_size), measure, style, {})
+        # Of two tables compressed to the same size the better counts.
+        spots.sort(key=lambda spot: (spot.nbytes, -spot.mean("test")))
+        _draw_curve(ax, spots, measure, styles[method] | {"label": method}, _PALE)
 
 
 def _draw_frozen_envelope(ax: Axes, found: Curves) -> None:
