@@ -226,9 +226,11 @@ def fine_tuned(case: Case, head: str, seed: int) -> NDArray[np.float32]:
 def weakest_pull() -> Iterator[None]:
     """Fine-tune once, with the weakest pull, whichever held-out documents would choose."""
     TEACHERS.clear()  # none tells with which pull it was trained
-    with patch.object(teacher, "_PULLS", teacher._PULLS[:1]):
-        yield
-    TEACHERS.clear()
+    try:
+        with patch.object(teacher, "_PULLS", teacher._PULLS[:1]):
+            yield
+    finally:
+        TEACHERS.clear()
 
 
 def rebuilt(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:

@@ -41,6 +41,7 @@ BAG = "bag of words"
 # weakest; the table of that one, which codes may tell better, has points for the seeds in question.
 FINE_TUNED, WEAKEST, FROZEN = "fine-tuned", "weakest pull", "frozen"
 _TUNED = (FINE_TUNED, WEAKEST)
+_TABLES = (*_TUNED, FROZEN)
 
 _TOLERANCE = 0.5  # points below the reference that count as no loss
 _SMALLEST, _LARGEST = 1 / 5000, 1 / 10  # sizes at which peers are held against our curve
@@ -407,7 +408,7 @@ def _difference(spot: Spot, other: Spot, by: str) -> tuple[float, float]:
 
 def _compared(found: Curves) -> list[Spot]:
     """Points of peers, of the sizes at which they are held against our curve."""
-    spots = _all_spots(_peer_curves(found, (*_TUNED, FROZEN)))
+    spots = _all_spots(_peer_curves(found, _TABLES))
     return [spot for spot in spots if _SMALLEST <= 1 / spot.ratio <= _LARGEST]
 
 
@@ -586,7 +587,7 @@ def _pick_own(found: Curves, method: str, reference: Spot, by: str) -> Pick | No
 
 def _picks(found: Curves, reference: Spot, by: str) -> tuple[Pick | None, Pick | None]:
     """Ours and the best peer."""
-    peers = _all_spots(_peer_curves(found, (*_TUNED, FROZEN)))
+    peers = _all_spots(_peer_curves(found, _TABLES))
     return _pick_own(found, OURS, reference, by), _pick(peers, reference, by)
 
 
@@ -680,7 +681,7 @@ _ERROR = _Measure("error", 1, np.minimum)
 
 def _peer_styles(cells: Iterable[Curves]) -> dict[str, dict[str, Any]]:
     """Give each peer a colour and a marker, the same in every picture; colours return hollow."""
-    found = {method for curves in cells for method, _ in _peer_curves(curves, (*_TUNED, FROZEN))}
+    found = {method for curves in cells for method, _ in _peer_curves(curves, _TABLES)}
     return {
         method: {
             "color": _PEER_COLOURS[i % len(_PEER_COLOURS)],
