@@ -206,8 +206,11 @@ def test_peers_compress_the_table_of_the_weakest_pull_where_dev_chose_another(
 
     from skadacomp._learning import teacher
 
+    n_pulls = []
+
     def fine_tuned(case, head, seed):
-        pull = chosen if len(teacher._PULLS) > 1 else 0
+        n_pulls.append(len(teacher._PULLS))
+        pull = chosen if n_pulls[-1] > 1 else 0
         return case.table.vectors * np.float32(1 + pull)
 
     whole = Peer("PQ", "all", lambda vectors, seed: Compressed(vectors, vectors.nbytes))
@@ -221,6 +224,7 @@ def test_peers_compress_the_table_of_the_weakest_pull_where_dev_chose_another(
     lines = [json.loads(text) for text in output.read_text(encoding="utf-8").splitlines()]
     sources = [line["source"] for line in lines if line["method"] == "PQ"]
     assert sources == ["fine-tuned", "frozen"] + ["weakest pull"] * chosen
+    assert n_pulls == [1, 3]  # each table once
 
 
 def line(method, source, setting, nbytes, dev, test, seed=0):

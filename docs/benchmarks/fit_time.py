@@ -57,12 +57,6 @@ def widened(case: Case, times: int) -> Case:
     return replace(case, table=EmbeddingTable(words, vectors))
 
 
-def with_one_pull(job: Callable[[], object]) -> None:
-    """Fine-tune once, in place of once for each pull that held-out documents choose from."""
-    with ours.weakest_pull():
-        job()
-
-
 def table(found: dict[str, float]) -> list[str]:
     """Lay the seconds out as Markdown."""
     rows = [f"| {name} | {seconds:.2f} |" for name, seconds in found.items()]
@@ -80,8 +74,9 @@ def main() -> None:
     vectors = np.asarray(case.table.vectors)
     eight = {p.method: p.compress for p in peers(*vectors.shape) if p.setting == "8 × 4 bits"}
     fine_tune = partial(ours.fine_tuned, case, "linear", 0)
+    once = ours.weakest_pull()  # in place of once for each pull that held-out documents choose from
     jobs: dict[str, Callable[[], object]] = {
-        "fine-tune the full table, one pull": partial(with_one_pull, fine_tune),
+        "fine-tune the full table, one pull": once(fine_tune),
         "fine-tune the full table": fine_tune,
         "train faiss RQ, 8 codes of 4 bits": partial(eight["RQ"], vectors, 0),
         "train faiss LSQ, 8 codes of 4 bits": partial(eight["LSQ"], vectors, 0),
@@ -91,7 +86,7 @@ def main() -> None:
     for times in (1, 2, 4, 8):
         # A fixed number of epochs: early stopping would blur the comparison.
         job = partial(ours.fit, repeated(case, times), "linear", 0, max_iter=2, n_iter_no_change=2)
-        jobs[f"6 epochs, {times} times the tokens"] = partial(with_one_pull, job)
+        jobs[f"6 epochs, {times} times the tokens"] = once(job)
     found = medians(jobs, given.rounds)
     tuning, _, rq, lsq, whole, wide, *_ = found.values()
     lines = [

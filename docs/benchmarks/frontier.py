@@ -37,8 +37,7 @@ from tqdm.auto import tqdm
 
 _LARGE = 10_000_000  # numbers in a table from which on the slow methods are left out
 _FROZEN: dict[tuple[str, ...], Compressed] = {}  # of this process
-# Among the points that are done: dev has chosen the weakest pull, whose table has no rows then.
-_ONE_PULL = (report.FULL, report.WEAKEST, "")
+Done = dict[tuple[str, str, str], Line]  # points by method, source and setting
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,12 @@ class Bench:
     cell : Cell
     folder : Path
         Where the tasks lie.
-    done : set of (method, source, setting)
+    done : dict of (method, source, setting) to line
     effort : {"full", "short"}
         Which settings of each method.
     """
 
-    def __init__(self, cell: Cell, folder: Path, done: set[tuple[str, ...]], effort: str) -> None:
+    def __init__(self, cell: Cell, folder: Path, done: Done, effort: str) -> None:
         self.cell, self.done = cell, done
         self.case = cell.load(folder)
         self.effort = "short" if self.case.table.vectors.size >= _LARGE else effort
@@ -103,7 +102,9 @@ class Bench:
                 start = perf_counter()
                 vectors = self._vectors(source)
                 seconds = perf_counter() - start
-                yield self._scored(report.FULL, source, "float32", vectors, vectors.nbytes, seconds)
+                name = report.FULL, source, "float32"
+                self.done[name] = self._scored(*name, vectors, vectors.nbytes, seconds)
+                yield self.done[name]
 
     def _ours(self) -> Iterator[Line]:
         for entry in ours.entries(self.effort, self.cell.head):
@@ -147,9 +148,12 @@ class Bench:
         # have places, and always the weakest pull.
         if self.cell.head == "linear":
             yield report.FROZEN
-            if _ONE_PULL not in self.done and not np.array_equal(
-                *map(self._vectors, (report.FINE_TUNED, report.WEAKEST))
-            ):
+            chosen, weakest = (
+                self.done[report.FULL, source, "float32"]
+                for source in (report.FINE_TUNED, report.WEAKEST)
+            )
+            # Two pulls leave the pretrained table behind by unlike errors, if by no other figure.
+            if any(chosen[name] != weakest[name] for name in ("dev", "test", "error")):
                 yield report.WEAKEST
 
     @property
@@ -228,27 +232,20 @@ def measure(cells: list[Cell], folder: Path, effort: str, output: Path) -> None:
     faiss.omp_set_num_threads(1)
     done = done_in(output)
     for cell in cells:
-        for line in Bench(cell, folder, done.get(cell, set()), effort).lines():
+        for line in Bench(cell, folder, done.get(cell, {}), effort).lines():
             append_point(output, line)
     _FROZEN.clear()
 
 
-def done_in(output: Path) -> dict[Cell, set[tuple[str, ...]]]:
+def done_in(output: Path) -> dict[Cell, Done]:
     """Read which points the file has, by cell."""
-    done: dict[Cell, set[tuple[str, ...]]] = {}
-    tuned: dict[tuple[Cell, str], tuple[float, ...]] = {}
+    done: dict[Cell, Done] = {}
     for line in read_points(output):
         cell = Cell(**{name: line[name] for name in Cell.__dataclass_fields__})
-        points = done.setdefault(cell, set())
-        points.add((line["method"], line["source"], line["setting"]))
+        points = done.setdefault(cell, {})
+        points[line["method"], line["source"], line["setting"]] = line
         if line["method"] == "bag of words":
-            points.add(("bag of words", "none", ""))  # all its sizes come from one go
-        if line["method"] == report.FULL:
-            tuned[cell, line["source"]] = (line["dev"], line["test"], line["error"])
-    for cell, points in done.items():
-        weakest = tuned.get((cell, report.WEAKEST))
-        if weakest is not None and weakest == tuned.get((cell, report.FINE_TUNED)):
-            points.add(_ONE_PULL)
+            points["bag of words", "none", ""] = line  # all its sizes come from one go
     return done
 
 
