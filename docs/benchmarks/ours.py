@@ -101,6 +101,27 @@ _LINEAR: list[dict[str, Any]] = [
             (0.0001, (0, 1, 2, 4), 256, 10),
         )
     ),
+    # Where bits are dear, few codes: of many codewords for many classes, of few for two.
+    *(
+        {
+            "size_penalty": penalty,
+            "code_lengths": lengths,
+            "n_codewords": n_codewords,
+            **_TASK_ALONE,
+        }
+        for penalty, lengths, n_codewords in (
+            (0.06, (0, 1, 2), 16),
+            (0.04, (0, 1, 2), 16),
+            (0.025, (0, 1, 2), 16),
+            (0.015, (0, 1, 2, 3), 16),
+            (0.04, (0, 1), 32),
+            (0.04, (0, 1), 8),
+            (0.015, (0, 1, 2), 4),
+            (0.02, (0, 1), 64),
+            (0.02, (1, 2), 64),
+            (0.01, (1, 2), 64),
+        )
+    ),
 ]
 _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.02, "n_codewords": 8},
@@ -133,6 +154,7 @@ _ABLATIONS: dict[str, list[dict[str, Any]]] = {
         *({"code_lengths": (length,)} for length in (4, 2, 1, 8, 16)),
         # As the best of ours on TREC-6 is, but for the lengths.
         *({"code_lengths": (length,), "n_codewords": 16, **_TASK_ALONE} for length in (1, 2, 4)),
+        *({"code_lengths": (1,), "n_codewords": number, **_TASK_ALONE} for number in (8, 32, 64)),
     ],
     # The trade between the task and the table as it was.
     "skadacomp, reconstruction weight 10": [
