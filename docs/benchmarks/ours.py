@@ -101,7 +101,8 @@ _LINEAR: list[dict[str, Any]] = [
             (0.0001, (0, 1, 2, 4), 256, 10),
         )
     ),
-    # Where bits are dear, few codes: of many codewords for many classes, of few for two.
+    # Where bits are dear, few codes: of many codewords for many classes, of few for two. Those of
+    # 64 say enough for every word to have one.
     *(
         {
             "size_penalty": penalty,
