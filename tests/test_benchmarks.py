@@ -22,6 +22,7 @@ if not BENCHMARKS.exists():
 sys.path.insert(0, str(BENCHMARKS))
 
 import linear  # noqa: E402
+import one_setting  # noqa: E402
 import rate_distortion  # noqa: E402
 import report  # noqa: E402
 import scale  # noqa: E402
@@ -295,6 +296,45 @@ def test_the_report_takes_a_peer_on_the_better_of_two_fine_tuned_tables(tmp_path
     assert above.peer.name == "RQ, 8 × 4 bits, weakest pull"
     assert above.points == pytest.approx(1)  # 2 points in seed 0, none in seed 1
     assert "| RQ, 8 × 4 bits, weakest pull | 50× | +1.0 ± 1.0 | 0.10 |" in report.summary(points)
+
+
+def test_one_setting_is_near_on_average_over_all_tasks(tmp_path):
+    def lines(task, small, large):
+        text = (
+            line("full precision", "fine-tuned", "float32", 100_000, 0.9, 0.9)
+            + line("skadacomp", "task", "a", 100, 0.9 + small, 0.9)
+            + line("skadacomp", "task", "b", 250, 0.9 + large, 0.89)
+            + line("RQ", "fine-tuned", "2 × 4 bits", 1_000, 0.87, 0.88)
+            + line("RQ", "fine-tuned", "8 × 4 bits", 4_000, 0.89, 0.90)
+            + line("RQ", "frozen", "8 × 4 bits", 4_000, 0.85, 0.86)
+        )
+        return text.replace('"made"', f'"{task}"')
+
+    file = tmp_path / "frontier.jsonl"
+    # a is near on one of both; c, which is smaller still, was not measured on the other.
+    text = lines("one", 0, -0.004) + lines("other", -0.02, -0.002)
+    c = line("skadacomp", "task", "c", 50, 0.9, 0.9).replace('"made"', '"one"')
+    file.write_text(text + c, encoding="utf-8")
+    table = one_setting.table_of(one_setting.GROUPS[0], report.read(file))
+    assert "| skadacomp | b | 400 | −0.3 | −0.4 | −1.0 | −1.0 |" in table
+    assert "| RQ | 8 × 4 bits, fine-tuned | 25 | −1.0 | −1.0 | 0.0 | 0.0 |" in table
+    assert "| skadacomp | a |" in one_setting.table_of(
+        one_setting.GROUPS[0]._replace(by="test"), report.read(file)
+    )
+
+
+def test_one_setting_is_one_for_each_table_where_tables_share_none(tmp_path):
+    full = line("full precision", "fine-tuned", "float32", 100_000, 0.9, 0.9)
+    narrow = full + line("PCA + int8", "fine-tuned", "5 dims", 10_000, 0.9, 0.9)
+    wide = full + "".join(
+        line("PCA + int8", "fine-tuned", f"{n} dims", 100 * n, 0.896 - 0.1 * (n < 100), 0.9)
+        for n in (16, 128, 256)
+    )
+    file = tmp_path / "frontier.jsonl"
+    file.write_text(narrow + wide.replace('"any"', '"wide"'), encoding="utf-8")
+    table = one_setting.table_of(one_setting.GROUPS[0], report.read(file))
+    times = round(np.sqrt(10 * 100_000 / 12_800))
+    assert f"| PCA + int8 | 5 dims and 128 dims, fine-tuned | {times} | −0.2 | −0.4 |" in table
 
 
 def test_unequal_lengths_save_what_water_filling_does():

@@ -41,9 +41,9 @@ BAG = "bag of words"
 # weakest; the table of that one, which codes may tell better, has points for the seeds in question.
 FINE_TUNED, WEAKEST, FROZEN = "fine-tuned", "weakest pull", "frozen"
 _TUNED = (FINE_TUNED, WEAKEST)
-_TABLES = (*_TUNED, FROZEN)
+TABLES = (*_TUNED, FROZEN)
 
-_TOLERANCE = 0.5  # points below the reference that count as no loss
+TOLERANCE = 0.5  # points below the reference that count as no loss
 _SMALLEST, _LARGEST = 1 / 5000, 1 / 10  # sizes at which peers are held against our curve
 _BELOW, _ABOVE = 12, 2  # points around the fine-tuned accuracy that a picture shows
 _TINY = 2e-3  # points: accuracies come rounded, and equal ones may differ by as much
@@ -378,7 +378,7 @@ def _full_precision(found: Curves, source: str) -> Spot | None:
     return next(iter(found.get((FULL, source), [])), None)
 
 
-def _reference(cell: Cell, found: Curves) -> Spot | None:
+def reference_of(cell: Cell, found: Curves) -> Spot | None:
     """Full precision: fine-tuned with all labels, and with few labels the better on dev."""
     sources = (FINE_TUNED, FROZEN)
     there = [spot for source in sources if (spot := _full_precision(found, source))]
@@ -389,15 +389,15 @@ def _reference(cell: Cell, found: Curves) -> Spot | None:
 
 def _pick(spots: Sequence[Spot], reference: Spot, by: str) -> Pick | None:
     """Pick the smallest setting that is near the reference by "dev" or "test"."""
-    points = {spot: _difference(spot, reference, by)[0] for spot in spots}
-    near = [spot for spot in spots if points[spot] >= -_TOLERANCE - _TINY]
+    points = {spot: points_above(spot, reference, by)[0] for spot in spots}
+    near = [spot for spot in spots if points[spot] >= -TOLERANCE - _TINY]
     if near:
         return Pick(min(near, key=lambda spot: (spot.nbytes, -points[spot])), True)
     closest = max(spots, key=lambda spot: (points[spot], -spot.nbytes), default=None)
     return Pick(closest, False) if closest else None
 
 
-def _difference(spot: Spot, other: Spot, by: str) -> tuple[float, float]:
+def points_above(spot: Spot, other: Spot, by: str) -> tuple[float, float]:
     """Points from `other` up to `spot` and the standard error, over the seeds that they share."""
     ours, theirs = spot.by_seed(by), other.by_seed(by)
     # Seeds draw the labelled documents, so the difference is taken within each.
@@ -408,7 +408,7 @@ def _difference(spot: Spot, other: Spot, by: str) -> tuple[float, float]:
 
 def _compared(found: Curves) -> list[Spot]:
     """Points of peers, of the sizes at which they are held against our curve."""
-    spots = _all_spots(_peer_curves(found, _TABLES))
+    spots = _all_spots(_peer_curves(found, TABLES))
     return [spot for spot in spots if _SMALLEST <= 1 / spot.ratio <= _LARGEST]
 
 
@@ -439,7 +439,7 @@ def _held_against(cell: Cell, peer: Spot, ours: Sequence[Spot]) -> Above:
     if not smaller:
         return Above(cell, peer, None, np.nan, np.nan)
     best = max(smaller, key=lambda spot: spot.mean("test"))
-    return Above(cell, peer, best, *_difference(peer, best, "test"))
+    return Above(cell, peer, best, *points_above(peer, best, "test"))
 
 
 # ---- Markdown ----
@@ -449,7 +449,7 @@ _INTRODUCTION = f"""\
 
 Sizes count codes, code lengths and codebooks; words are not counted for any method. Differences
 (Δ) are in points of accuracy from the reference, means over seeds, ± the standard error over
-seeds. *Near* the reference means at most {_TOLERANCE} points below it.
+seeds. *Near* the reference means at most {TOLERANCE} points below it.
 
 The reference is full precision: with all labels the fine-tuned table, with fewer labels the frozen
 or the fine-tuned one, whichever is better on dev. Ours and the best peer are the smallest settings
@@ -547,7 +547,7 @@ def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _dev_row(cell: Cell, found: Curves) -> list[str]:
     size = f"{next(iter(found.values()))[0].runs[0].table_nbytes:,}"
-    reference = _reference(cell, found)
+    reference = reference_of(cell, found)
     if reference is None:
         return [cell.data, size, "no full precision", *["–"] * 7]
     named = f"{100 * reference.mean('test'):.1f} % ({reference.runs[0].source})"
@@ -557,7 +557,7 @@ def _dev_row(cell: Cell, found: Curves) -> list[str]:
 
 
 def _test_row(cell: Cell, found: Curves) -> list[str]:
-    reference = _reference(cell, found)
+    reference = reference_of(cell, found)
     if reference is None:
         return [cell.data, *["–"] * 6]
     ours, peer = _picks(found, reference, "test")
@@ -565,7 +565,7 @@ def _test_row(cell: Cell, found: Curves) -> list[str]:
 
 
 def _check_row(cell: Cell, found: Curves) -> list[str]:
-    reference = _reference(cell, found)
+    reference = reference_of(cell, found)
     ours = None if reference is None else _pick_own(found, OURS, reference, "dev")
     if reference is None or ours is None:
         return [cell.data, *["–"] * 4]
@@ -587,7 +587,7 @@ def _pick_own(found: Curves, method: str, reference: Spot, by: str) -> Pick | No
 
 def _picks(found: Curves, reference: Spot, by: str) -> tuple[Pick | None, Pick | None]:
     """Ours and the best peer."""
-    peers = _all_spots(_peer_curves(found, _TABLES))
+    peers = _all_spots(_peer_curves(found, TABLES))
     return _pick_own(found, OURS, reference, by), _pick(peers, reference, by)
 
 
@@ -610,10 +610,10 @@ def _times(spot: Spot) -> str:
 
 
 def _delta(pick: Pick | None, reference: Spot, by: str) -> str:
-    return "–" if pick is None else _signed(*_difference(pick.spot, reference, by))
+    return "–" if pick is None else signed(*points_above(pick.spot, reference, by))
 
 
-def _signed(points: float, error: float) -> str:
+def signed(points: float, error: float = np.nan) -> str:
     """Points with their sign, and ± where the error is known."""
     text = f"{points:+.1f}".replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
     return text if np.isnan(error) else f"{text} ± {error:.1f}"
@@ -658,7 +658,7 @@ def _line_above(cell: Cell, found: Sequence[Above], n_compared: int) -> str:
     if n_smaller:
         parts.append(f"{n_smaller} smaller than all of ours")
     named = [
-        f"\n  - {one.peer.name}, {_times(one.peer)}: {_signed(one.points, one.error)}"
+        f"\n  - {one.peer.name}, {_times(one.peer)}: {signed(one.points, one.error)}"
         for one in higher
     ]
     return f"- {cell.data}, {cell.regime}: {', '.join(parts)}{''.join(named)}"
@@ -681,7 +681,7 @@ _ERROR = _Measure("error", 1, np.minimum)
 
 def _peer_styles(cells: Iterable[Curves]) -> dict[str, dict[str, Any]]:
     """Give each peer a colour and a marker, the same in every picture; colours return hollow."""
-    found = {method for curves in cells for method, _ in _peer_curves(curves, _TABLES)}
+    found = {method for curves in cells for method, _ in _peer_curves(curves, TABLES)}
     return {
         method: {
             "color": _PEER_COLOURS[i % len(_PEER_COLOURS)],
