@@ -315,11 +315,11 @@ def test_one_setting_is_near_on_average_over_all_tasks(tmp_path):
     text = lines("one", 0, -0.004) + lines("other", -0.02, -0.002)
     c = line("skadacomp", "task", "c", 50, 0.9, 0.9).replace('"made"', '"one"')
     file.write_text(text + c, encoding="utf-8")
-    table = one_setting.table_of(one_setting.GROUPS[0], report.read(file))
+    table = one_setting.table_of(one_setting.GROUPS[0], report.curves(report.read(file)))
     assert "| skadacomp | b | 400 | −0.3 | −0.4 | −1.0 | −1.0 |" in table
     assert "| RQ | 8 × 4 bits, fine-tuned | 25 | −1.0 | −1.0 | 0.0 | 0.0 |" in table
     assert "| skadacomp | a |" in one_setting.table_of(
-        one_setting.GROUPS[0]._replace(by="test"), report.read(file)
+        one_setting.GROUPS[0]._replace(by="test"), report.curves(report.read(file))
     )
 
 
@@ -332,7 +332,7 @@ def test_one_setting_is_one_for_each_table_where_tables_share_none(tmp_path):
     )
     file = tmp_path / "frontier.jsonl"
     file.write_text(narrow + wide.replace('"any"', '"wide"'), encoding="utf-8")
-    table = one_setting.table_of(one_setting.GROUPS[0], report.read(file))
+    table = one_setting.table_of(one_setting.GROUPS[0], report.curves(report.read(file)))
     times = round(np.sqrt(10 * 100_000 / 12_800))
     assert f"| PCA + int8 | 5 dims and 128 dims, fine-tuned | {times} | −0.2 | −0.4 |" in table
 

@@ -22,6 +22,7 @@ import report
 from report import Cell, Curves
 from scipy.stats import gmean
 
+_HEADER = ("method", "setting", "times smaller", "dev", "worst", "test", "worst")
 _OURS = (report.OURS, report.FIXED)
 # Of each setting and cell: how many times smaller, and points above full precision on dev and test.
 _Measured = dict[str, list[tuple[float, float, float]]]
@@ -127,29 +128,26 @@ def smallest_near(settings: Sequence[Everywhere], by: Literal["dev", "test"]) ->
     return max(settings, key=lambda setting: setting.mean(by))
 
 
-def table_of(group: Group, points: Iterable[report.Point]) -> str:
+def table_of(group: Group, curves: dict[Cell, Curves]) -> str:
     """Lay out each method's setting as Markdown, the smallest first."""
     cells = {
         cell: methods
-        for cell, methods in report.curves(points).items()
+        for cell, methods in curves.items()
         if cell.head == "linear" and cell.rows == group.rows and cell.labels in group.labels
     }
     by_method: dict[str, list[Everywhere]] = defaultdict(list)
     for setting in everywhere(cells):
         by_method[setting.method].append(setting)
     picked = [smallest_near(settings, group.by) for settings in by_method.values()]
-    lines = [f"**{group.title}**", ""]
-    lines += ["| method | setting | times smaller | dev | worst | test | worst |"]
-    lines += ["|---|---|--:|--:|--:|--:|--:|"]
-    for found in sorted(picked, key=lambda found: -found.ratio):
-        source = "" if found.method in _OURS else f", {found.source}"
-        figures = (found.mean("dev"), min(found.dev), found.mean("test"), min(found.test))
-        lines.append(
-            f"| {found.method} | {found.setting}{source} | {found.ratio:,.0f} | "
-            + " | ".join(map(report.signed, figures))
-            + " |"
-        )
-    return "\n".join(lines) + "\n"
+    rows = [_row(found) for found in sorted(picked, key=lambda found: -found.ratio)]
+    return f"**{group.title}**\n\n{report.markdown(_HEADER, rows)}\n"
+
+
+def _row(found: Everywhere) -> list[str]:
+    source = "" if found.method in _OURS else f", {found.source}"
+    figures = (found.mean("dev"), min(found.dev), found.mean("test"), min(found.test))
+    named = [found.method, found.setting + source, f"{found.ratio:,.0f}"]
+    return named + [report.signed(figure) for figure in figures]
 
 
 def main() -> None:
@@ -157,8 +155,8 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     folder = parser.parse_args().output
-    points = report.read(folder / "frontier.jsonl")
-    text = "\n".join(table_of(group, points) for group in GROUPS)
+    curves = report.curves(report.read(folder / "frontier.jsonl"))
+    text = "\n".join(table_of(group, curves) for group in GROUPS)
     report.write_text(folder / "one_setting.md", text)
 
 

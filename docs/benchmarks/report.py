@@ -469,6 +469,7 @@ _DEV_HEADER = (
     "Δ test",
     "our bytes / peer’s",
 )
+_NAMES = ("data", "best peer", "method", "setting")  # columns of words
 _TEST_HEADER = ("data", "ours", "Δ test", "best peer", "ratio", "Δ test", "our bytes / peer’s")
 _ERROR_HEADER = (
     "data",
@@ -492,14 +493,14 @@ def _regime_tables(cells: Sequence[tuple[Cell, Curves]]) -> list[str]:
     """Give the tables of one regime, a row for each task and table."""
     return [
         "Smallest settings near the reference on dev:",
-        _markdown(_DEV_HEADER, [_dev_row(cell, found) for cell, found in cells]),
+        markdown(_DEV_HEADER, [_dev_row(cell, found) for cell, found in cells]),
         "The same read off the test curve (it chooses by the test, so it flatters whoever has "
         "more settings):",
-        _markdown(_TEST_HEADER, [_test_row(cell, found) for cell, found in cells]),
+        markdown(_TEST_HEADER, [_test_row(cell, found) for cell, found in cells]),
         "Bytes that one fixed length needs to be near the reference, over ours, chosen on dev and "
         "read off the test curve; and ours of the first table beside the best bag of words on dev "
         "that is no larger:",
-        _markdown(_CHECK_HEADER, [_check_row(cell, found) for cell, found in cells]),
+        markdown(_CHECK_HEADER, [_check_row(cell, found) for cell, found in cells]),
     ]
 
 
@@ -518,7 +519,7 @@ def _reconstruction_tables(points: Iterable[Point]) -> list[str]:
         "Error of the pretrained rows, weighted by frequency, and test accuracy; beside them the "
         "least error of any peer of no more bytes, and the fewest bytes in which a peer has no "
         "more error. Peers quantize the pretrained table.",
-        _markdown(_ERROR_HEADER, rows),
+        markdown(_ERROR_HEADER, rows),
     ]
 
 
@@ -540,8 +541,9 @@ def _reconstruction_rows(cell: Cell, found: Curves) -> Iterator[list[str]]:
             ]
 
 
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    marks = ["---" if name in ("data", "best peer") else "---:" for name in header]
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a table, numbers to the right."""
+    marks = ["---" if name in _NAMES else "---:" for name in header]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, marks, *rows])
 
 
