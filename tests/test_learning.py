@@ -493,6 +493,31 @@ def test_the_gradient_is_that_of_a_softmax():
     torch.testing.assert_close(hard.grad, soft.grad, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("n_codewords", [2, 16])
+def test_rebuilding_leaves_out_codes_beyond_a_rows_length(n_codewords):
+    """The vectors and the gradients are those of all codes with the others masked."""
+    n_codes = torch.tensor([3] * 10 + [2] * 20 + [1] * 30 + [0] * 5)
+    short, whole = tied_encoder(3, n_codewords), tied_encoder(3, n_codewords)
+    one, other = (torch.randn(65, 8, generator=seeded(1)).requires_grad_() for _ in range(2))
+    picks = whole(other) * (n_codes[:, None] > torch.arange(3))[:, :, None]
+    masked = picks.flatten(1) @ whole.codebooks.flatten(0, 1)
+    rebuilt = short.rebuild(one, n_codes)
+    torch.testing.assert_close(rebuilt, masked)
+    mix = torch.randn(65, 8, generator=seeded(2))
+    for vectors in (rebuilt, masked):
+        (vectors * mix).sum().backward()
+    torch.testing.assert_close(one.grad, other.grad)
+    torch.testing.assert_close(short.codebooks.grad, whole.codebooks.grad, atol=1e-4, rtol=1e-4)
+    assert not one.grad[60:].any()
+
+
+@pytest.mark.parametrize("lengths", [[0], [0, 0, 0], []])
+def test_rows_without_a_code_are_rebuilt_as_nothing(lengths):
+    found = tied_encoder().rebuild(torch.ones(len(lengths), 8), torch.tensor(lengths))
+    assert found.shape == (len(lengths), 8)
+    assert not found.any()
+
+
 def test_the_encoder_has_a_copy_of_its_codebooks():
     start = torch.randn(2, 4, 8, generator=seeded())
     encoder = TiedEncoder(start, torch.ones(2))
@@ -710,6 +735,9 @@ def test_training_ends_with_the_best_state(losses, best):
         ([9, 5, 6, 4, 6, 6, 6, 0], 3, 6),
         ([9, 5, 6, 0], 1, 2),
         ([9, 8, 7, 6, 5, 4, 3, 2, 1], 1, 8),
+        ([9, 8, 7.999, 7.998, 7.997, 0], 3, 4),  # lower, but by next to nothing
+        ([9, 8, 7.995, 7.99, 8, 8, 8, 0], 3, 6),  # where it adds up
+        ([-9, -9.001, -9.002, -9.1, -9.1, -9.1, -9.2], 2, 2),
     ],
 )
 def test_training_stops_when_patience_is_spent(losses, patience, n_run):

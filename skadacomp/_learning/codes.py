@@ -7,6 +7,7 @@ a residual quantizer's greedy search written as a network, so that a gradient ca
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from skadacomp._codes import code_matrix
 from skadacomp._encoder import chunks
-from skadacomp._learning.lengths import row_softmax
+from skadacomp._learning.lengths import hard_softmax
 
 # Of the error that codes leave: what codebooks of low rank may add to it and still do as well.
 RANK_TOLERANCE = 0.03
@@ -250,6 +251,11 @@ def _roots(usage: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     return (axes * np.sqrt(values)) @ axes.T, (axes / np.sqrt(values)) @ axes.T
 
 
+def _lengthened(rows: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """Add rows of 0."""
+    return functional.pad(rows, (0, 0, 0, n_rows - len(rows)))
+
+
 class TiedEncoder(nn.Module):
     """Codebooks that both encode and decode, with a hard choice forward and a soft one backward.
 
@@ -280,22 +286,47 @@ class TiedEncoder(nn.Module):
         Tensor (n_rows, n_codebooks, n_codewords)
             One-hot, with the gradient of a softmax.
         """
-        n_codebooks, n_codewords, n_dims = self.codebooks.shape
-        flat = self.codebooks.reshape(-1, n_dims)
-        scores = 2 * inputs @ flat.T - (flat**2).sum(1)  # (n_rows, n_codebooks * n_codewords)
+        return torch.stack(list(self._picks(inputs, [len(inputs)] * len(self.codebooks))), 1)
+
+    def rebuild(self, inputs: torch.Tensor, n_codes: torch.Tensor) -> torch.Tensor:
+        """Encode and decode, and spend no time on codes that nobody needs.
+
+        Parameters
+        ----------
+        inputs : Tensor (n_rows, n_dims)
+        n_codes : Tensor (n_rows,)
+            How many codes each row has, the most first.
+
+        Returns
+        -------
+        Tensor (n_rows, n_dims)
+            Each row's codewords, summed; the gradient is that of `forward`.
+        """
+        books = torch.arange(len(self.codebooks), device=n_codes.device)
+        n_rows = (n_codes[:, None] > books).sum(0).tolist()  # that use each codebook
+        picks = self._picks(inputs, n_rows)
+        total = inputs[:0]
+        for part in reversed([p @ book for p, book in zip(picks, self.codebooks, strict=True)]):
+            total = part + _lengthened(total, len(part))
+        return _lengthened(total, len(inputs))
+
+    def _picks(self, inputs: torch.Tensor, n_rows: list[int]) -> Iterator[torch.Tensor]:
+        """Choose a codeword in each codebook for the first rows, so many of them."""
+        n_codewords = self.codebooks.shape[1]
+        doubled, squares = 2 * self.codebooks, (self.codebooks**2).sum(2)
+        flat = doubled.detach().flatten(0, 1)
         # What a chosen codeword takes off the scores of the codebooks after it.
-        overlap = (2 * flat @ flat.T).detach()
-        picks = []
-        taken = torch.zeros_like(scores)
-        for m in range(n_codebooks):
-            here = slice(m * n_codewords, (m + 1) * n_codewords)
-            score = scores[:, here] - taken[:, here]  # (n_rows, n_codewords)
-            best = score.argmax(1)
-            soft = row_softmax(score * self.sharpness[m])
-            hard = functional.one_hot(best, n_codewords).to(soft.dtype)
-            picks.append(hard + soft - soft.detach())
-            taken = taken + overlap[best + m * n_codewords]
-        return torch.stack(picks, 1)
+        overlaps = (flat @ flat.T / 2).split(n_codewords)
+        taken = flat.new_zeros(n_rows[0], len(flat))
+        books = zip(doubled, squares, self.sharpness, n_rows, strict=True)
+        for m, (book, square, sharpness, n) in enumerate(books):
+            inputs = inputs[:n]
+            score = inputs @ book.T - square - taken[:, :n_codewords]
+            pick = hard_softmax(score * sharpness)  # (n, n_codewords)
+            yield pick
+            n_next = n_rows[m + 1] if m + 1 < len(n_rows) else 0
+            overlap = overlaps[m][:, (m + 1) * n_codewords :]
+            taken = taken[:n_next, n_codewords:] + pick[:n_next].detach() @ overlap
 
     def repulsion(self) -> torch.Tensor:
         """Penalty on codewords that repeat those of another codebook: the mean squared cosine.

@@ -435,7 +435,7 @@ class _Learner:
         train = partial(
             Trainer(settings.patience, self.bar, self.history, what, self.course).run,
             student,
-            torch.optim.Adam(self._parameters(student)),
+            torch.optim.Adam(self._parameters(student), fused=True),
             settings.max_iter,
             losses,
             lambda: self._evaluate(student, size),
@@ -513,7 +513,7 @@ class _Learner:
             loss, score = student.loss(batch, None, self.generator)
             return loss.item(), score or 0.0
 
-        loss, score = self.split.held_out.mean(figures, self.device)
+        loss, score = self.split.held_out.mean(figures, self.device, self._batch_size())
         choices = self.choices.copy()
         choices[self.active] = student.lengths.best().cpu().numpy()
         bits = self.settings.rate.code_bits(choices) / self.n_words

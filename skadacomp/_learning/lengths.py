@@ -285,12 +285,17 @@ def row_softmax(logits: torch.Tensor) -> torch.Tensor:
     return functional.softmax(logits.T.contiguous(), 0).T
 
 
+def hard_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Straight-through: each row's largest one-hot forward, the gradient of a softmax backward."""
+    soft = row_softmax(logits)
+    hard = torch.zeros_like(soft).scatter_(1, logits.argmax(1, keepdim=True), 1)
+    return soft + (hard - soft.detach())
+
+
 def _gumbel_softmax(
     logits: torch.Tensor, temperature: float, generator: torch.Generator | None
 ) -> torch.Tensor:
-    """Sample one-hot rows forward, pass the softmax's gradient back."""
+    """Sample one-hot rows."""
     uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
     gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
-    soft = row_softmax((logits + gumbel) / temperature)
-    hard = functional.one_hot(soft.argmax(1), logits.shape[1]).float()
-    return hard + soft - soft.detach()
+    return hard_softmax((logits + gumbel) / temperature)

@@ -116,9 +116,13 @@ class Student(nn.Module):
         kept : Tensor (n_rows,)
             0 for the words that have no code.
         """
-        picks = self._picks(rows)
         gates, kept = self.lengths(rows, heat, generator)  # (n_rows, n_codebooks), (n_rows,)
-        gated = (picks * gates[:, :, None]).flatten(1)
+        if self.codes is None and heat is None:
+            n_codes, order = gates.sum(1).sort(descending=True)
+            inputs = self.inputs.index_select(0, rows[order])  # quicker than by []
+            found = self.encoder.rebuild(inputs, n_codes)
+            return torch.empty_like(found).index_copy(0, order, found), kept
+        gated = (self._picks(rows) * gates[:, :, None]).flatten(1)
         return gated @ self.encoder.codebooks.flatten(0, 1), kept
 
     def loss(
@@ -150,7 +154,7 @@ class Student(nn.Module):
 
     def _error(self, vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Weighted squared error; the targets' weighted mean square is 1, so it is relative."""
-        error = ((vectors - self.targets.images[rows]) ** 2).sum(1)
+        error = ((vectors - self.targets.images.index_select(0, rows)) ** 2).sum(1)
         weights = self.targets.weights[rows]
         # Documents without a known word have no error, rather than 0 / 0.
         return (error * weights).sum() / weights.sum().clamp_min(1e-30)

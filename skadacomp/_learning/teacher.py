@@ -68,7 +68,7 @@ class Teacher(nn.Module):
         noise : float
             Standard deviation of what is added to each number of each word.
         """
-        vectors = self.vectors[batch.rows]
+        vectors = self.vectors.index_select(0, batch.rows)
         if noise:
             vectors = vectors + noise * torch.randn_like(vectors)
         outputs: torch.Tensor = self.head(vectors, torch.ones_like(vectors[:, 0]), batch)
@@ -113,7 +113,7 @@ def fine_tune(
             loss = teacher.head.criterion.loss(teacher(batch, noise), batch.targets)
             yield loss + teacher.pull() / len(task.train)
 
-    held_out = partial(evaluate, teacher, task.held_out, device)
+    held_out = partial(evaluate, teacher, task.held_out, device, size)
 
     def run() -> None:
         trainer.run(teacher, _optimizer(teacher), n_epochs, losses, held_out)
@@ -157,13 +157,16 @@ def _optimizer(teacher: Teacher) -> torch.optim.Optimizer:
         [
             {"params": [teacher.vectors], "lr": vectors_rate},
             {"params": list(head.parameters()), "lr": head.learning_rate},
-        ]
+        ],
+        fused=True,  # one pass over the numbers of all words
     )
 
 
 @torch.no_grad()
-def evaluate(teacher: Teacher, documents: Documents, device: torch.device) -> dict[str, float]:
-    """Loss and score on documents."""
+def evaluate(
+    teacher: Teacher, documents: Documents, device: torch.device, size: int = 0
+) -> dict[str, float]:
+    """Loss and score on documents, in batches of that size or 256."""
     criterion = teacher.head.criterion
 
     def figures(batch: Batch) -> tuple[float, float]:
@@ -171,5 +174,5 @@ def evaluate(teacher: Teacher, documents: Documents, device: torch.device) -> di
         loss = criterion.loss(outputs, batch.targets).item()
         return loss, criterion.score(outputs, batch.targets)
 
-    loss, score = documents.mean(figures, device)
+    loss, score = documents.mean(figures, device, size)
     return {"loss": loss, "task_score": score}

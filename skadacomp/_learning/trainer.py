@@ -16,6 +16,8 @@ from scipy import sparse
 from torch import nn
 from tqdm.auto import tqdm
 
+_TELLING = 1e-3  # part of a held-out loss; one that is lower by less is no reason to go on
+
 
 def pick_device(device: str) -> torch.device:
     """Turn ``"auto"`` into the accelerator when there is one, else the CPU."""
@@ -137,11 +139,11 @@ class Documents:
             yield self.batch(order[start : start + size], device)
 
     def mean(
-        self, figures: Callable[[Batch], tuple[float, ...]], device: torch.device
+        self, figures: Callable[[Batch], tuple[float, ...]], device: torch.device, size: int = 0
     ) -> tuple[float, ...]:
-        """Average figures of batches over all targets."""
+        """Average figures of batches, of that size or 256 documents, over all targets."""
         total, sums = 0, np.zeros(0)
-        for batch in self.batches(256, device):
+        for batch in self.batches(max(size, 256), device):
             found = batch.n_targets * np.array(figures(batch))
             total, sums = total + batch.n_targets, found + (sums if total else 0)
         return tuple((sums / max(total, 1)).tolist())
@@ -178,7 +180,7 @@ class Trainer:
     Parameters
     ----------
     patience : int
-        Epochs without a better `evaluate` before training stops.
+        Epochs without a better `evaluate`, by `_TELLING`, before training stops.
     bar : tqdm
         The progress bar to move on, shared by all stages of a fit.
     stage : str, default="training"
@@ -244,7 +246,8 @@ class Trainer:
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Train from `state`, and give each state that is better than those before."""
         model.eval()
-        best, waited = _or_infinity(evaluate()["loss"]), 0
+        best = told = _or_infinity(evaluate()["loss"])
+        waited = 0
         for epoch in range(n_epochs):
             figures = self._epoch(model, optimizer, losses(epoch), evaluate)
             if figures is None:
@@ -255,10 +258,11 @@ class Trainer:
             self.history.append(figures)
             self.bar.update()
             if figures["loss"] < best:
-                best, state, waited = figures["loss"], deepcopy(model.state_dict()), 0
+                best, state = figures["loss"], deepcopy(model.state_dict())
                 yield state
-            else:
-                waited += 1
+            waited += 1
+            if best + _TELLING * abs(best) < told:
+                told, waited = best, 0
             if waited >= self.patience:
                 self.bar.update(n_epochs - epoch - 1)
                 break
@@ -289,7 +293,8 @@ class Trainer:
             optimizer.step()
         model.eval()
         # A weight that the held-out documents never read may be lost as well.
-        if not all(weight.isfinite().all() for weight in model.parameters()):
+        moved = (weight for weight in model.parameters() if weight.requires_grad)
+        if not all(weight.isfinite().all() for weight in moved):
             return None
         figures = evaluate()
         return figures if math.isfinite(figures["loss"]) else None
