@@ -72,18 +72,16 @@ else:
 class Chosen(NamedTuple):
     """Parameters that are best chosen by what reads the vectors."""
 
-    code_lengths: tuple[int, ...]
-    n_codewords: int
-    codebook_bits: int
     size_penalty: float
     reconstruction_weight: float
     learning_rate: float
 
 
-_FOR_LINEAR = Chosen((0, 2, 4, 8), 4, 8, 0.02, 0.1, 3e-3)
-# Networks need more bits of a word, and few codes of more codewords give them most.
-_FOR_NETWORKS = Chosen((0, 1, 2, 4, 8), 16, 4, 0.005, 0.3, 1e-3)
+_FOR_LINEAR = Chosen(0.014, 0.1, 3e-3)
+_FOR_NETWORKS = Chosen(0.005, 0.3, 1e-3)  # they read more of a vector
 _BY_HEAD = {"linear": _FOR_LINEAR, "pooled": _FOR_NETWORKS._replace(learning_rate=3e-3)}
+
+_HARDLY_FELT = 1 / 20  # part of a budget that codebooks may take in 8 bits rather than 4
 
 _HEAD_NAMES = {name for names in HEADS.values() for name in names}
 # Parameters that change nothing that is learned, and those that the task's fingerprint covers.
@@ -125,21 +123,19 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         so that cross-validation splits the task and never the table. Without it the table is
         `fit`'s first argument. What else makes a table: see `EmbeddingTable.from_object`.
 
-    code_lengths : array-like of int, default=None
+    code_lengths : array-like of int, default=(0, 1, 2, 4, 8)
         The code lengths, in codes, that a word may have: ascending, from 0, which drops the word.
-        The longest is the number of codebooks. A word of length l uses the first l of them. None is
-        (0, 2, 4, 8) for the linear head and without a task, and (0, 1, 2, 4, 8) for other heads.
+        The longest is the number of codebooks. A word of length l uses the first l of them.
 
-    n_codewords : int, default=None
+    n_codewords : int, default=16
         Codewords in a codebook, 2 to 4096. A code takes ``ceil(log2(n_codewords))`` bits: 2 gives
-        binary codes, 16 and 256 codes of 4 and 8 bits. None is 4 for the linear head and without a
-        task, and 16 for other heads.
+        binary codes, 16 and 256 codes of 4 and 8 bits.
 
     codebook_bits : {4, 8}, default=None
         Bits of a number of the codebooks or, where they share axes, of the axes. 8 lose next to
         nothing; 4 lose a little, and nearly halve what codebooks take, which is much of a small
-        table of many dimensions. None is 8 for the linear head and without a task, and 4 for other
-        heads.
+        table of many dimensions. None is 4, and 8 where codebooks of 8 bits are a twentieth of the
+        budget or less.
 
     bits_per_word : float, default=None
         Budget in bits: the mean over all words of the table, dropped ones included, of the bits
@@ -195,7 +191,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     size_penalty : float, default=None
         Without a budget: the loss that one more bit a word, as a mean over the table, has to
         save. The unit of loss is nats per document, or with no task the relative squared error.
-        None is 0.02 for the linear head and without a task, and 0.005 for other heads, which read
+        None is 0.014 for the linear head and without a task, and 0.005 for other heads, which read
         more of a vector.
 
     reconstruction_weight : float, default=None
@@ -232,7 +228,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         pool words, where fewer than 10,000 documents train), lengths, codes.
 
     n_iter_no_change : int, default=10
-        Epochs without a lower held-out loss after which a stage stops.
+        Epochs after which a stage stops, if they lower the held-out loss by less than a thousandth.
 
     validation_fraction : float, default=0.15
         Part of X_task that is held out, stratified where the classes allow it, to say when to
@@ -324,13 +320,13 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
     >>> compressor.fit(EmbeddingTable(words, vectors), texts, labels)
     AdaptiveCodebookCompressor(code_lengths=(0, 1, 2), random_state=0)
     >>> compressor.transform(["a good film"]).shape
-    (1, 9)
+    (1, 33)
     """
 
     _parameter_constraints: dict[str, Any] = {  # noqa: RUF012 - scikit-learn's convention
         "embeddings": "no_validation",  # as_table says what is wrong
-        "code_lengths": [None, "array-like"],
-        "n_codewords": [None, Interval(Integral, 2, 4096, closed="both")],
+        "code_lengths": ["array-like"],
+        "n_codewords": [Interval(Integral, 2, 4096, closed="both")],
         "codebook_bits": [None, Options(Integral, set(BITS))],
         "bits_per_word": [None, Interval(Real, 0, None, closed="neither")],
         "max_bytes": [None, Interval(Real, 0, None, closed="neither")],
@@ -363,8 +359,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         self,
         embeddings: Any = None,
         *,
-        code_lengths: Sequence[int] | None = None,
-        n_codewords: int | None = None,
+        code_lengths: Sequence[int] = (0, 1, 2, 4, 8),
+        n_codewords: int = 16,
         codebook_bits: Literal[4, 8] | None = None,
         bits_per_word: float | None = None,
         max_bytes: int | None = None,
@@ -519,8 +515,7 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         self, embeddings: Any, y: Any, y_task: Any, X_task: Any, X_val: Any, y_val: Any
     ) -> Problem:
         """Turn what `fit` was given into what there is to learn."""
-        if self.code_lengths is not None:
-            _check_code_lengths(self.code_lengths)
+        _check_code_lengths(self.code_lengths)
         source, documents, labels = self._resolve(embeddings, y, y_task, X_task)
         _check_validation(X_val, y_val, documents)
         table = as_table(source)
@@ -623,18 +618,24 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         given = {name: getattr(self, name) for name in Chosen._fields}
         return usual._replace(**{name: own for name, own in given.items() if own is not None})
 
+    def _fitting_bits(self, table: EmbeddingTable) -> Literal[4, 8]:
+        """Give codebooks 8 bits a number where a budget hardly feels it."""
+        budget = self.max_bytes or (self.bits_per_word or 0) * table.n_words / 8
+        in_full = max(self.code_lengths) * self.n_codewords * table.n_dims
+        return 8 if in_full <= _HARDLY_FELT * budget else 4
+
     def _settings(
         self, table: EmbeddingTable, seed: int, heads: list[str], *, trained: bool
     ) -> Settings:
         from skadacomp._learning import Settings
 
         chosen = self._chosen(heads)
-        candidates = tuple(map(int, chosen.code_lengths))
-        bits = chosen.codebook_bits
-        sizes = SizeModel(table, candidates, chosen.n_codewords, made_with(self), bits)
+        candidates = tuple(map(int, self.code_lengths))
+        bits = self.codebook_bits or self._fitting_bits(table)
+        sizes = SizeModel(table, candidates, self.n_codewords, made_with(self), bits)
         return Settings(
             rate=sizes.rate(count_words=self.max_bytes is not None),
-            n_codewords=chosen.n_codewords,
+            n_codewords=self.n_codewords,
             codebook_bits=bits,
             init=self.init,
             length_method=self.length_method

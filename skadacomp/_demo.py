@@ -116,7 +116,6 @@ def _compare(case: Case, max_bytes: int) -> tuple[list[Result], Pipeline]:
 def _pipeline(case: Case, max_bytes: int) -> Pipeline:
     compressor = AdaptiveCodebookCompressor(
         embeddings=case.table,
-        n_codewords=16,
         max_bytes=max_bytes,
         output="vectors",
         random_state=case.seed,

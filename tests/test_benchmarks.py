@@ -23,6 +23,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import linear  # noqa: E402
 import one_setting  # noqa: E402
+import ours  # noqa: E402
 import rate_distortion  # noqa: E402
 import report  # noqa: E402
 import scale  # noqa: E402
@@ -169,8 +170,6 @@ def run_frontier(data, output, monkeypatch, effort="short"):
 
 def test_an_interrupted_run_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
     pytest.importorskip("faiss")
-    import ours
-
     monkeypatch.setitem(ours._CURVES, "linear", [{"size_penalty": 0.02, "max_iter": 2}])
     monkeypatch.setattr(ours, "_ABLATIONS", {})
     output = tmp_path / "frontier.jsonl"
@@ -202,7 +201,6 @@ def test_peers_compress_the_table_of_the_weakest_pull_where_dev_chose_another(
     data, tmp_path, monkeypatch, chosen
 ):
     frontier = pytest.importorskip("frontier")
-    import ours
     from peers import Compressed, Peer
 
     from skadacomp._learning import teacher
@@ -298,6 +296,22 @@ def test_the_report_takes_a_peer_on_the_better_of_two_fine_tuned_tables(tmp_path
     assert "| RQ, 8 × 4 bits, weakest pull | 50× | +1.0 ± 1.0 | 0.10 |" in report.summary(points)
 
 
+def setting_of(parameters):
+    return ours.Entry("skadacomp", parameters).setting
+
+
+def test_the_default_is_that_of_the_estimator(table):
+    measured = ours.compressor("linear", 0, **ours.DEFAULT)
+    settings = [
+        made._settings(table, 0, ["linear"], trained=False)
+        for made in (AdaptiveCodebookCompressor(), measured)
+    ]
+    for name in ("n_codewords", "codebook_bits", "size_penalty", "reconstruction_weight"):
+        assert getattr(settings[0], name) == getattr(settings[1], name)
+    assert settings[0].rate.candidates == settings[1].rate.candidates
+    assert ours.DEFAULT in [entry.parameters for entry in ours.entries("short", "linear")]
+
+
 def test_one_setting_is_near_on_average_over_all_tasks(tmp_path):
     def lines(task, small, large):
         text = (
@@ -314,9 +328,12 @@ def test_one_setting_is_near_on_average_over_all_tasks(tmp_path):
     # a is near on one of both; c, which is smaller still, was not measured on the other.
     text = lines("one", 0, -0.004) + lines("other", -0.02, -0.002)
     c = line("skadacomp", "task", "c", 50, 0.9, 0.9).replace('"made"', '"one"')
+    by_default = line("skadacomp", "task", setting_of(ours.DEFAULT), 200, 0.88, 0.9)
+    text += by_default.replace('"made"', '"one"') + by_default.replace('"made"', '"other"')
     file.write_text(text + c, encoding="utf-8")
     table = one_setting.table_of(one_setting.GROUPS[0], report.curves(report.read(file)))
     assert "| skadacomp | b | 400 | −0.3 | −0.4 | −1.0 | −1.0 |" in table
+    assert "| skadacomp, by default |  | 500 | −2.0 | −2.0 | 0.0 | 0.0 |" in table
     assert "| RQ | 8 × 4 bits, fine-tuned | 25 | −1.0 | −1.0 | 0.0 | 0.0 |" in table
     assert "| skadacomp | a |" in one_setting.table_of(
         one_setting.GROUPS[0]._replace(by="test"), report.curves(report.read(file))
@@ -542,8 +559,8 @@ def test_what_ships_is_timed_beside_the_whole_table(monkeypatch):
     lines += runtime.sizes(shipped)
     text = "\n".join(lines)
     assert text.count("| skadacomp, small |") == 5
-    # All rows have two codes of 2 bits.
-    assert "| small | 200 |" in text
+    # All rows have two codes of 4 bits.
+    assert "| small | 400 |" in text
     # Two processes map the file once.
     assert f"| small | {fitted.compressed_.file_nbytes:,} | 4,096 | 0 |" in text
     assert "times as long as `import numpy`" in text

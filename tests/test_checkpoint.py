@@ -239,7 +239,7 @@ def other_vectors(table):
 @pytest.mark.parametrize(
     ("parameters", "other_table", "other_task", "message"),
     [
-        ({"n_codewords": 8}, None, None, r"parameters, then → now: n_codewords None → 8\. "),
+        ({"n_codewords": 8}, None, None, r"parameters, then → now: n_codewords 16 → 8\. "),
         ({"random_state": 1}, None, None, "random_state 0 → 1"),
         ({}, other_vectors, None, "table, then → now: rows "),
         ({}, lambda t: EmbeddingTable([f"{w}s" for w in t.words], t.vectors), "ids", "words "),

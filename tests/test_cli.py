@@ -93,7 +93,7 @@ def test_compress_for_reconstruction(folder, tmp_path, capsys):
     (tmp_path / "names").write_text("\n".join(table.words), encoding="utf-8")
     out = tmp_path / "words.safetensors"
     arguments = ["compress", f"{tmp_path / 'table.npy'}", f"--words={tmp_path / 'names'}"]
-    arguments += ["--bits=12", "--code-lengths=0,3,6", "--n-codewords=8", "--codebook-bits=4"]
+    arguments += ["--bits=12", "--code-lengths=0,3,6", "--n-codewords=8", "--codebook-bits=8"]
     arguments += ["--json", f"-o{out}"]
     assert cli.main(arguments) == 0
     printed = capsys.readouterr()
@@ -102,7 +102,7 @@ def test_compress_for_reconstruction(folder, tmp_path, capsys):
     assert f"{out}: {out.stat().st_size:,} bytes" in printed.err
     shipped = CompressedTable.open(out)
     assert (shipped.candidates, shipped.n_codewords) == ((0, 3, 6), 8)
-    assert shipped.parameters["codebook_bits"] == 4
+    assert shipped.parameters["codebook_bits"] == 8
     assert 11.4 <= found["bits_per_word"] <= 12
     assert found["classes"] is None
     assert "film" in shipped

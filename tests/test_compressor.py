@@ -10,6 +10,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable, __version__
 
 QUICK = {"max_iter": 3, "random_state": 0}
+N_COLUMNS = 8 * 16 + 1  # of code features
 
 
 def compressor(**parameters):
@@ -88,17 +89,18 @@ def test_codes_of_one_bit_and_of_several(table, task, n_codewords):
 
 def test_codebooks_of_four_bits(table, task, tmp_path):
     """The same codes, codebooks of half the bytes, near those of 8 bits; budgets know of it."""
-    eight = compressor(code_lengths=(0, 4), n_codewords=16).fit(table, *task)
-    four = compressor(code_lengths=(0, 4), n_codewords=16, codebook_bits=4).fit(table, *task)
+    eight = compressor(code_lengths=(0, 4), codebook_bits=8).fit(table, *task)
+    four = compressor(code_lengths=(0, 4)).fit(table, *task)
     np.testing.assert_array_equal(four.codes_, eight.codes_)
     assert four.sizes_["codebooks"] < 0.75 * eight.sizes_["codebooks"]
     error = ((four.codebooks_ - eight.codebooks_) ** 2).sum() / (eight.codebooks_**2).sum()
     assert 0 < error < 0.05
-    four.compressed_.save(tmp_path / "table")
-    kept = CompressedTable.open(tmp_path / "table")
-    assert kept.parameters["codebook_bits"] == 4
-    np.testing.assert_array_equal(kept.codebooks, four.codebooks_)
-    tight = compressor(max_bytes=1700, codebook_bits=4).fit(table, *task)
+    for fitted in (four, eight):
+        fitted.compressed_.save(tmp_path / "table")
+        kept = CompressedTable.open(tmp_path / "table")
+        np.testing.assert_array_equal(kept.codebooks, fitted.codebooks_)
+    assert kept.parameters["codebook_bits"] == 8
+    tight = compressor(max_bytes=1700).fit(table, *task)
     assert 0.95 * 1700 <= tight.compressed_.file_nbytes <= 1700
 
 
@@ -193,7 +195,7 @@ def test_fitted_attributes_fit_each_other(table, task, fitted):
     assert fitted.nbytes_ == sum(sizes.values()) - sizes["vocabulary"]
     assert fitted.compression_ratio_ == table.nbytes / fitted.nbytes_
     np.testing.assert_array_equal((fitted.codes_ >= 0).sum(1), fitted.code_lengths_)
-    assert set(fitted.code_lengths_) <= {0, 2, 4, 8}
+    assert set(fitted.code_lengths_) <= {0, 1, 2, 4, 8}
     assert {len(values) for values in fitted.history_.values()} == {fitted.n_iter_}
     assert set(fitted.history_) == {"loss", "task_score", "bits_per_word"}
     assert fitted.n_features_in_ == table.n_dims
@@ -265,14 +267,14 @@ def test_a_row_has_its_codes_whatever_its_company(table, fitted):
 @settings(max_examples=30, deadline=None)
 def test_any_vector_gets_codes_of_the_encoder(fitted, vector):
     features = fitted.transform(np.array([vector], np.float32))
-    assert features.shape == (1, 33)
+    assert features.shape == (1, N_COLUMNS)
     assert features.sum() == fitted.compressed_.n_codebooks + 1  # new rows get all codes
 
 
 def test_documents_without_known_words_are_zeros(fitted):
     features = fitted.transform(["", "nothing known here"])
     assert features.nnz == 0
-    assert features.shape == (2, 33)
+    assert features.shape == (2, N_COLUMNS)
 
 
 # -- budgets -----------------------------------------------------------------------------------
@@ -428,7 +430,7 @@ def test_transform_refuses_what_does_not_fit(table, fitted):
         compressor().transform(table)
     with pytest.raises(ValueError, match="X has 3 features"):
         fitted.transform(table.vectors[:, :3])
-    with pytest.raises(ValueError, match="5 columns; what transform gives has 33"):
+    with pytest.raises(ValueError, match=f"5 columns; what transform gives has {N_COLUMNS}"):
         fitted.inverse_transform(np.zeros((2, 5)))
 
 
@@ -499,33 +501,38 @@ def test_a_table_of_new_rows_is_encoded_block_by_block(table, fitted, monkeypatc
     assert abs(fitted.transform(new) - whole).max() == 0
 
 
-FOR_LINEAR = ((0, 2, 4, 8), 4, 8, 0.02)
-FOR_NETWORKS = ((0, 1, 2, 4, 8), 16, 4, 0.005)
+def test_codebooks_have_eight_bits_where_a_budget_hardly_feels_it(table):
+    n_numbers = 8 * 16 * table.n_dims
+    for name, unit in (("max_bytes", 1), ("bits_per_word", 8 / table.n_words)):
+        for part, bits in ((1 / 20, 8), (1 / 19, 4)):
+            budget = {name: n_numbers / part * unit}
+            made = AdaptiveCodebookCompressor(**budget)._settings(table, 0, [], trained=False)
+            assert made.codebook_bits == bits
+            own = AdaptiveCodebookCompressor(codebook_bits=12 - bits, **budget)
+            assert own._settings(table, 0, [], trained=False).codebook_bits == 12 - bits
 
 
 def learned_with(table, heads, **parameters):
     made = AdaptiveCodebookCompressor(**parameters)._settings(table, 0, heads, trained=False)
-    shape = made.rate.candidates, made.n_codewords, made.codebook_bits, made.size_penalty
-    return shape, (made.reconstruction_weight, made.learning_rate)
+    assert (made.rate.candidates, made.n_codewords, made.codebook_bits) == ((0, 1, 2, 4, 8), 16, 4)
+    return made.size_penalty, made.reconstruction_weight, made.learning_rate
 
 
 @pytest.mark.parametrize(
-    ("heads", "shape", "weight", "rate"),
+    ("heads", "penalty", "weight", "rate"),
     [
-        ([], FOR_LINEAR, 0.1, 3e-3),
-        (["linear", "linear"], FOR_LINEAR, 0.1, 3e-3),
-        (["pooled"], FOR_NETWORKS, 0.3, 3e-3),
-        (["convolutional"], FOR_NETWORKS, 0.3, 1e-3),
-        (["recurrent", "own"], FOR_NETWORKS, 0.3, 1e-3),
-        (["linear", "pooled"], FOR_NETWORKS, 0.3, 1e-3),
+        ([], 0.014, 0.1, 3e-3),
+        (["linear", "linear"], 0.014, 0.1, 3e-3),
+        (["pooled"], 0.005, 0.3, 3e-3),
+        (["convolutional"], 0.005, 0.3, 1e-3),
+        (["recurrent", "own"], 0.005, 0.3, 1e-3),
+        (["linear", "pooled"], 0.005, 0.3, 1e-3),
     ],
 )
-def test_defaults_that_follow_from_the_heads(table, heads, shape, weight, rate):
-    assert learned_with(table, heads) == (shape, (weight, rate))
+def test_defaults_that_follow_from_the_heads(table, heads, penalty, weight, rate):
+    assert learned_with(table, heads) == (penalty, weight, rate)
 
 
 def test_what_is_given_wins_over_what_suits_the_head(table):
-    own = {"code_lengths": [0, 3], "n_codewords": 2, "codebook_bits": 8, "size_penalty": 1.0}
-    shape, (weight, rate) = learned_with(table, ["pooled"], reconstruction_weight=0, **own)
-    assert shape == ((0, 3), 2, 8, 1.0)
-    assert (weight, rate) == (0, 3e-3)
+    found = learned_with(table, ["pooled"], size_penalty=1.0, reconstruction_weight=0)
+    assert found == (1.0, 0, 3e-3)

@@ -89,7 +89,7 @@ def test_blocks_of_documents(client, task, fitted):
         chunks=(texts.chunks[0], (len(fitted.get_feature_names_out()),)),
         meta=sparse.csr_matrix((0, 0), dtype=np.float32),
     )
-    assert features.shape == (len(task[0]), 33)
+    assert features.shape == (len(task[0]), 8 * 16 + 1)
     assert abs(features.compute() - fitted.transform(task[0])).max() == 0
 
 

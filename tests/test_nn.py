@@ -223,7 +223,8 @@ def test_a_dearer_bit_makes_fewer_of_them():
 
 
 def test_the_defaults_are_those_of_the_compressor_for_networks():
-    networks = _FOR_NETWORKS._asdict()
+    compressor = signature(AdaptiveCodebookCompressor).parameters
+    networks = {name: p.default for name, p in compressor.items()} | _FOR_NETWORKS._asdict()
     for make in (AdaptiveCodebookEmbedding, AdaptiveCodebookEmbedding.from_pretrained):
         defaults = {name: p.default for name, p in signature(make).parameters.items()}
         shared = defaults.keys() & networks.keys()

@@ -98,7 +98,7 @@ def test_column_transformer_of_texts(table, task):
         [("text", AdaptiveCodebookCompressor(embeddings=table, **QUICK), "text")],
         remainder="passthrough",
     )
-    assert columns.fit_transform(frame, labels).shape == (len(texts), 34)
+    assert columns.fit_transform(frame, labels).shape == (len(texts), 8 * 16 + 2)
 
 
 def test_counts_from_a_vectorizer_step(table, task):

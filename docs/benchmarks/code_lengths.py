@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ours
@@ -33,7 +34,7 @@ IMAGES = HERE.parent / "images"
 RESULTS = HERE / "results" / "code_lengths.md"
 
 TITLES = {"sst2": "SST-2", "trec6": "TREC-6"}
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "learned": {"length_method": "gumbel-softmax"},
     "frequency": {"length_method": "frequency"},
@@ -130,7 +131,7 @@ def _fitter(n_seeds: int, bar: tqdm) -> Callable[[Case], dict[str, Floats]]:
     """Make what fits a case in all ways with all seeds."""
 
     def fit(case: Case, options: dict, seed: int) -> Floats:
-        fitted = ours.fit(case, "linear", seed, device="cpu", **options)
+        fitted = ours.fit(case, "linear", seed, device="cpu", **{**ours.DEFAULT, **options})
         bar.update()
         return fitted.code_lengths_.astype(float)
 

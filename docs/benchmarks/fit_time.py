@@ -2,8 +2,8 @@
 
     python docs/benchmarks/fit_time.py --data FOLDER
 
-Everything is timed in one run, several times in turn; ratios of medians are what counts. Writes
-``fit_time.md``.
+Everything is timed in one run, several times in turn, each time with another seed, as how many
+epochs a fit takes depends on it; ratios of medians are what counts. Writes ``fit_time.md``.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from tasks import Case, load_case, load_source
 from skadacomp import EmbeddingTable
 from skadacomp._learning.shelf import TEACHERS
 
+Job = Callable[[int], object]  # takes a seed
 
-def medians(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+
+def medians(jobs: dict[str, Job], rounds: int) -> dict[str, float]:
     """Median seconds of each job; the jobs take turns, so that a busy moment hits them alike.
 
     None finds what another has fine-tuned.
     """
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(rounds):
+    for seed in range(rounds):
         for name, job in jobs.items():
             TEACHERS.clear()
             start = perf_counter()
-            job()
+            job(seed)
             seconds[name].append(perf_counter() - start)
     return {name: float(np.median(times)) for name, times in seconds.items()}
 
@@ -73,19 +75,23 @@ def main() -> None:
     case = load_case(given.data, "sst2", "glove-50", None, 0)
     vectors = np.asarray(case.table.vectors)
     eight = {p.method: p.compress for p in peers(*vectors.shape) if p.setting == "8 × 4 bits"}
-    fine_tune = partial(ours.fine_tuned, case, "linear", 0)
+    fine_tune = partial(ours.fine_tuned, case, "linear")
+
+    def fit(case: Case, seed: int, **schedule: int) -> object:
+        return ours.fit(case, "linear", seed, **ours.DEFAULT, **schedule)
+
     once = ours.weakest_pull()  # in place of once for each pull that held-out documents choose from
-    jobs: dict[str, Callable[[], object]] = {
+    jobs: dict[str, Job] = {
         "fine-tune the full table, one pull": once(fine_tune),
         "fine-tune the full table": fine_tune,
-        "train faiss RQ, 8 codes of 4 bits": partial(eight["RQ"], vectors, 0),
-        "train faiss LSQ, 8 codes of 4 bits": partial(eight["LSQ"], vectors, 0),
-        "fit": partial(ours.fit, case, "linear", 0),
-        "fit, 10 times the vocabulary": partial(ours.fit, widened(case, 10), "linear", 0),
+        "train faiss RQ, 8 codes of 4 bits": partial(eight["RQ"], vectors),
+        "train faiss LSQ, 8 codes of 4 bits": partial(eight["LSQ"], vectors),
+        "fit": partial(fit, case),
+        "fit, 10 times the vocabulary": partial(fit, widened(case, 10)),
     }
     for times in (1, 2, 4, 8):
         # A fixed number of epochs: early stopping would blur the comparison.
-        job = partial(ours.fit, repeated(case, times), "linear", 0, max_iter=2, n_iter_no_change=2)
+        job = partial(fit, repeated(case, times), max_iter=2, n_iter_no_change=2)
         jobs[f"6 epochs, {times} times the tokens"] = once(job)
     found = medians(jobs, given.rounds)
     tuning, _, rq, lsq, whole, wide, *_ = found.values()

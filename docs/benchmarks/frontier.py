@@ -118,7 +118,7 @@ class Bench:
                 # Pooling skips a word without a code.
                 kept = np.where(fitted.code_lengths_[:, None] > 0, vectors, 0)
                 score = linear_score(self.case, kept)
-                if entry.method == ours.DEFAULT:
+                if entry.method == ours.OURS:
                     by_codes = linear_score(self.case, fitted._word_features)
                     yield self._line(
                         ours.CODE_FEATURES, "task", entry.setting, nbytes, by_codes, None, seconds

@@ -1,4 +1,4 @@
-"""skadacomp's own entries: the default at several sizes, and what each part of it is worth."""
+"""skadacomp's own entries: tables at several sizes, and what each part of it is worth."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from skadacomp import AdaptiveCodebookCompressor
 from skadacomp._learning import fine_tune_table, teacher
 from skadacomp._learning.shelf import TEACHERS
 
-DEFAULT = "skadacomp"
+OURS = "skadacomp"
 CODE_FEATURES = "skadacomp, code features"
 _LONG = (0, 2, 4, 8, 16)  # where bits are cheap, longer codes are worth their codebooks
 FINE = (0, 1, 2, 4, 8)  # of many codewords a single code says much already
 # Nothing for directions that the head does not read.
 _TASK_ALONE: dict[str, Any] = {"codebook_bits": 4, "reconstruction_weight": 0}
 
-# What a setting does not say, whatever the head: the default of a linear one.
+# What a setting does not say, whatever the head.
 BASE: dict[str, Any] = {
     "code_lengths": (0, 2, 4, 8),
     "n_codewords": 4,
@@ -31,8 +31,17 @@ BASE: dict[str, Any] = {
     "size_penalty": 0.02,
 }
 
-# The default at other prices of a bit; the first of each list are what lesser efforts run.
+# What the estimator has by itself, for a linear head.
+DEFAULT: dict[str, Any] = {
+    "size_penalty": 0.014,
+    "code_lengths": FINE,
+    "n_codewords": 16,
+    "codebook_bits": 4,
+}
+
+# The first of each list are what lesser efforts run.
 _LINEAR: list[dict[str, Any]] = [
+    DEFAULT,
     {"size_penalty": 0.02},
     {"size_penalty": 0.005},
     {"size_penalty": 0.0005, "code_lengths": _LONG},
@@ -72,6 +81,8 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.002, "code_lengths": (0, 1, 2, 4), "n_codewords": 32, "codebook_bits": 4},
     {"size_penalty": 0.005, "code_lengths": FINE, "n_codewords": 16, "codebook_bits": 4},
     {"size_penalty": 0.002, "code_lengths": FINE, "n_codewords": 16, "codebook_bits": 4},
+    {"size_penalty": 0.01, "code_lengths": FINE, "n_codewords": 16, "codebook_bits": 4},
+    {"size_penalty": 0.012, "code_lengths": (0, 1, 2, 4), "n_codewords": 16, "codebook_bits": 4},
     # A code at least for every word, those that training never showed included.
     {"size_penalty": 0.006, "code_lengths": (1, 2, 4), "n_codewords": 16, **_TASK_ALONE},
     {"size_penalty": 0.003, "code_lengths": (1, 2, 4, 8), "n_codewords": 16, **_TASK_ALONE},
@@ -133,7 +144,7 @@ _CONVOLUTIONAL: list[dict[str, Any]] = [
     {"size_penalty": 0.005, "n_codewords": 8},
     {"size_penalty": 0.02},
     {"size_penalty": 0.0015},
-    *_LINEAR[3:8],
+    *_LINEAR[4:9],
     {"size_penalty": 0.003, "n_codewords": 8},
     {"size_penalty": 0.005, "n_codewords": 8, "code_lengths": _LONG},
     {"size_penalty": 0.0015, "n_codewords": 8, "code_lengths": _LONG},
@@ -205,7 +216,7 @@ def entries(effort: str, head: str) -> Iterator[Entry]:
     n_sizes = 3 if slow else None
     n_each = 1 if slow else 3 if short else None
     for parameters in _CURVES[head][:n_sizes]:
-        yield Entry(DEFAULT, parameters)
+        yield Entry(OURS, parameters)
     for method, settings in _ABLATIONS.items():
         for parameters in settings[:n_each]:
             yield Entry(method, parameters)

@@ -82,19 +82,19 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         "--code-lengths",
         type=_whole_numbers,
         metavar="N,N,...",
-        help="code lengths that a word may have, ascending, 0 to drop words (default 0,2,4,8)",
+        help="code lengths that a word may have, ascending, 0 to drop words (default 0,1,2,4,8)",
     )
     parser.add_argument(
         "--n-codewords",
         type=Between(2, 4096),
         metavar="N",
-        help="codewords in a codebook, 2 to 4096 (default 4)",
+        help="codewords in a codebook, 2 to 4096 (default 16)",
     )
     parser.add_argument(
         "--codebook-bits",
         type=int,
         choices=(4, 8),
-        help="bits of a number of the codebooks (default 8)",
+        help="bits of a number of the codebooks (default 4, or 8 in a large budget)",
     )
 
 
@@ -176,8 +176,7 @@ def _compress(
 def _nbytes_of_classifier(compressor: AdaptiveCodebookCompressor, classes: list[str]) -> int:
     """Bytes that a classifier adds to the file, rounded up."""
     n_outputs = 1 if len(classes) == 2 else len(classes)
-    chosen = compressor._chosen(["linear"])
-    n_features = max(chosen.code_lengths) * chosen.n_codewords + 1
+    n_features = max(compressor.code_lengths) * compressor.n_codewords + 1
     weights = 4 * n_outputs * (n_features + 1)
     return weights + len(json.dumps(json.dumps(classes))) + _HEADER
 
