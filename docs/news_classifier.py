@@ -36,9 +36,7 @@ def draw() -> list:
 
 def fit(table: EmbeddingTable, max_bytes: int, train: list[str], labels: np.ndarray) -> Pipeline:
     """Fit what ships, on articles and on their headlines."""
-    compressor = AdaptiveCodebookCompressor(
-        table, n_codewords=16, max_bytes=max_bytes, max_iter=5, random_state=0
-    )
+    compressor = AdaptiveCodebookCompressor(table, max_bytes=max_bytes, max_iter=5, random_state=0)
     pipe = make_pipeline(compressor, LogisticRegression(max_iter=1000))
     return pipe.fit(train + headlines(train), np.concatenate([labels, labels]))
 

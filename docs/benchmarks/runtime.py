@@ -82,13 +82,13 @@ print(json.dumps({"first": first, "grown": resident() - bare}))
 def the_demo(table: EmbeddingTable) -> CompressedTable:
     """Compress the table as the demo does."""
     news = load_bbc_news()
-    demo = AdaptiveCodebookCompressor(n_codewords=16, max_bytes=500_000, random_state=0)
+    demo = AdaptiveCodebookCompressor(max_bytes=500_000, random_state=0)
     return demo.fit(table, news.data, news.target).compressed_
 
 
 def compressed(table: EmbeddingTable) -> dict[str, CompressedTable]:
     """Compress the table in both ways."""
-    fixed = AdaptiveCodebookCompressor(code_lengths=(8,), n_codewords=16, random_state=0)
+    fixed = AdaptiveCodebookCompressor(code_lengths=(8,), random_state=0)
     return {
         "the demo's setting": the_demo(table),
         "32 bits a word": fixed.fit(table).compressed_,

@@ -19,7 +19,7 @@ from skadacomp.datasets import load_glove
 glove = load_glove()
 table = EmbeddingTable(glove.words[:20_000], glove.vectors[:20_000])
 compressor = AdaptiveCodebookCompressor(
-    code_lengths=(1, 2, 4, 8, 12), n_codewords=16, bits_per_word=32, max_iter=3, random_state=0
+    code_lengths=(1, 2, 4, 8, 12), bits_per_word=32, max_iter=3, random_state=0
 )
 compressor.fit(table)
 print("compression ratio:", round(compressor.compression_ratio_))

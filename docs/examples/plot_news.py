@@ -50,7 +50,6 @@ from skadacomp import AdaptiveCodebookCompressor
 
 compressor = AdaptiveCodebookCompressor(
     table,
-    n_codewords=16,
     max_bytes=500_000,
     max_iter=3,
     output="vectors",
