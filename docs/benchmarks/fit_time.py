@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from time import perf_counter
 
 import faiss
@@ -25,22 +26,26 @@ from tasks import Case, load_case, load_source
 from skadacomp import EmbeddingTable
 from skadacomp._learning.shelf import TEACHERS
 
-Job = Callable[[int], object]  # takes a seed
 
-
-def medians(jobs: dict[str, Job], rounds: int) -> dict[str, float]:
+def medians(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each job; the jobs take turns, so that a busy moment hits them alike.
 
     None finds what another has fine-tuned.
     """
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for seed in range(rounds):
+    for _ in range(rounds):
         for name, job in jobs.items():
             TEACHERS.clear()
             start = perf_counter()
-            job(seed)
+            job()
             seconds[name].append(perf_counter() - start)
     return {name: float(np.median(times)) for name, times in seconds.items()}
+
+
+def with_seeds(job: Callable[[int], object]) -> Callable[[], object]:
+    """Give the job another seed each time."""
+    seeds = count()
+    return lambda: job(next(seeds))
 
 
 def repeated(case: Case, times: int) -> Case:
@@ -81,7 +86,7 @@ def main() -> None:
         return ours.fit(case, "linear", seed, **ours.DEFAULT, **schedule)
 
     once = ours.weakest_pull()  # in place of once for each pull that held-out documents choose from
-    jobs: dict[str, Job] = {
+    jobs: dict[str, Callable[[int], object]] = {
         "fine-tune the full table, one pull": once(fine_tune),
         "fine-tune the full table": fine_tune,
         "train faiss RQ, 8 codes of 4 bits": partial(eight["RQ"], vectors),
@@ -93,7 +98,7 @@ def main() -> None:
         # A fixed number of epochs: early stopping would blur the comparison.
         job = partial(fit, repeated(case, times), max_iter=2, n_iter_no_change=2)
         jobs[f"6 epochs, {times} times the tokens"] = once(job)
-    found = medians(jobs, given.rounds)
+    found = medians({name: with_seeds(job) for name, job in jobs.items()}, given.rounds)
     tuning, _, rq, lsq, whole, wide, *_ = found.values()
     lines = [
         *table(found),

@@ -25,7 +25,7 @@ from report import Cell, Curves
 from scipy.stats import gmean
 
 _HEADER = ("method", "setting", "times smaller", "dev", "worst", "test", "worst")
-_OURS = (report.OURS, report.FIXED)
+_OURS = (report.OURS, ours.CODE_FEATURES, report.FIXED)
 # Of each setting and cell: how many times smaller, and points above full precision on dev and test.
 _Measured = dict[str, list[tuple[float, float, float]]]
 
@@ -143,8 +143,9 @@ def table_of(group: Group, curves: dict[Cell, Curves]) -> str:
     by_default = ours.Entry(report.OURS, ours.DEFAULT).setting
     picked = [smallest_near(settings, group.by) for settings in by_method.values()]
     picked += [
-        replace(found, method="skadacomp, by default", setting="")
-        for found in by_method[report.OURS]
+        replace(found, method=f"{method}, by default", setting="")
+        for method in (report.OURS, ours.CODE_FEATURES)
+        for found in by_method[method]
         if found.setting == by_default
     ]
     rows = [_row(found) for found in sorted(picked, key=lambda found: -found.ratio)]

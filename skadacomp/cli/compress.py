@@ -184,11 +184,12 @@ def _nbytes_of_classifier(compressor: AdaptiveCodebookCompressor, classes: list[
 def _classifier(
     compressor: AdaptiveCodebookCompressor, texts: list[str], labels: list[str]
 ) -> Pipeline:
-    """Fit a logistic regression on what the fitted compressor gives."""
+    """Fit a logistic regression on the compressed vectors; `freeze` moves it onto the codes."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import Pipeline
 
-    # Features of a document are means over its words, and short: a C of 1 would hold it back.
+    compressor.set_params(output="vectors")  # fewer numbers than code features have
+    # Those of a document are means over its words, and short: a C of 1 would hold it back.
     regression = LogisticRegression(C=10.0, max_iter=1000)
     regression.fit(compressor.transform(texts), labels)
     return Pipeline([("compressor", compressor), ("classifier", regression)])
