@@ -423,7 +423,9 @@ def _use_shipped(path: Path, known: Known) -> None:
     use_table(table)
 
     def answer() -> bytes:
-        vectors = table.vectors(np.arange(table.n_words))
+        # Rows without a code take next to no bytes, so a small file may well have many; the memory
+        # that their vectors take is what was asked for.
+        vectors = table.vectors(np.arange(min(table.n_words, 2**10)))
         return repr(table.words).encode() + vectors.tobytes()
 
     known.check(path, "words or vectors", answer)
@@ -451,7 +453,7 @@ def _use_embeddings(path: Path, known: Known) -> None:
 def use_table(table: CompressedTable) -> None:
     """Ask a table for a little of all that it gives."""
     n = table.n_words
-    rows = sorted({0, n // 2, n - 1} & set(range(n))) if n < 10**6 else [0, n // 2, n - 1]
+    rows = sorted({0, n // 2, n - 1}) if n else []
     vectors = table.vectors(rows)
     assert vectors.shape == (len(rows), table.n_dims), "vectors of another shape"
     assert np.isfinite(vectors).all(), "vectors that are not finite"
