@@ -25,7 +25,7 @@ from report import Cell, Curves
 from scipy.stats import gmean
 
 _HEADER = ("method", "setting", "times smaller", "dev", "worst", "test", "worst")
-_OURS = (report.OURS, ours.CODE_FEATURES, report.FIXED)
+_OURS = (report.OURS, report.CODE_FEATURES, report.FIXED)
 # Of each setting and cell: how many times smaller, and points above full precision on dev and test.
 _Measured = dict[str, list[tuple[float, float, float]]]
 
@@ -144,7 +144,7 @@ def table_of(group: Group, curves: dict[Cell, Curves]) -> str:
     picked = [smallest_near(settings, group.by) for settings in by_method.values()]
     picked += [
         replace(found, method=f"{method}, by default", setting="")
-        for method in (report.OURS, ours.CODE_FEATURES)
+        for method in (report.OURS, report.CODE_FEATURES)
         for found in by_method[method]
         if found.setting == by_default
     ]

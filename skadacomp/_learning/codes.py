@@ -318,13 +318,13 @@ class TiedEncoder(nn.Module):
         # What a chosen codeword takes off the scores of the codebooks after it.
         overlaps = (flat @ flat.T / 2).split(n_codewords)
         taken = flat.new_zeros(n_rows[0], len(flat))
-        books = zip(doubled, squares, self.sharpness, n_rows, strict=True)
-        for m, (book, square, sharpness, n) in enumerate(books):
+        n_going_on = [*n_rows[1:], 0]  # to the next codebook
+        books = zip(doubled, squares, self.sharpness, n_rows, n_going_on, strict=True)
+        for m, (book, square, sharpness, n, n_next) in enumerate(books):
             inputs = inputs[:n]
             score = inputs @ book.T - square - taken[:, :n_codewords]
             pick = hard_softmax(score * sharpness)  # (n, n_codewords)
             yield pick
-            n_next = n_rows[m + 1] if m + 1 < len(n_rows) else 0
             overlap = overlaps[m][:, (m + 1) * n_codewords :]
             taken = taken[:n_next, n_codewords:] + pick[:n_next].detach() @ overlap
 
