@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import mse_loss
 
-from skadacomp._learning.checkpoint import Draws
+from skadacomp._learning.checkpoint import Draws, Tensors
 from skadacomp._learning.heads import Head
 from skadacomp._learning.trainer import Batch, Documents, Trainer
 
@@ -76,7 +77,8 @@ class Teacher(nn.Module):
 
     def pull(self) -> torch.Tensor:
         """Squared distance from the pretrained vectors: keeps rare words where they were."""
-        return self.strength * ((self.vectors - self.pretrained) ** 2).sum()
+        # As one operation it keeps no difference of all words' numbers for its gradient.
+        return self.strength * mse_loss(self.vectors, self.pretrained, reduction="sum")
 
 
 @dataclass(frozen=True)
@@ -132,16 +134,22 @@ def _choose_pull(
     draws: Draws,
 ) -> None:
     """Run with each pull, from the same draws, and go on from the least held-out loss."""
-    start, drawn, found = deepcopy(teacher.state_dict()), draws.state(), []
-    for pull in _PULLS:
-        teacher.strength = pull
-        teacher.load_state_dict(start)
-        draws.restore(drawn)
-        run()
-        found.append((held_out()["loss"], pull, deepcopy(teacher.state_dict()), draws.state()))
-    _, teacher.strength, best, drawn = min(found, key=itemgetter(0))
+    head, drawn = deepcopy(teacher.head.state_dict()), draws.state()
+
+    def outcomes() -> Iterator[tuple[float, float, dict[str, torch.Tensor], Tensors]]:
+        for pull in _PULLS:
+            teacher.strength = pull
+            teacher.vectors.data.copy_(teacher.pretrained)
+            teacher.head.load_state_dict(head)
+            draws.restore(drawn)
+            run()
+            state = deepcopy(teacher.state_dict())
+            yield held_out()["loss"], pull, state, draws.state()
+
+    # One after the other, so that no more than the best is kept.
+    _, teacher.strength, best, ended = min(outcomes(), key=itemgetter(0))
     teacher.load_state_dict(best)
-    draws.restore(drawn)
+    draws.restore(ended)
 
 
 def _noise(teacher: Teacher) -> float:

@@ -232,6 +232,7 @@ class Trainer:
                 if not self.course.keep:
                     raise
                 self._note_interrupt(len(self.history) - n_done, n_epochs)
+        optimizer.zero_grad()  # as large as the weights, and of no more use
         model.load_state_dict(state)
         model.eval()
 
