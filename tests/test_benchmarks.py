@@ -214,7 +214,7 @@ def test_peers_compress_the_table_of_the_weakest_pull_where_dev_chose_another(
 
     whole = Peer("PQ", "all", lambda vectors, seed: Compressed(vectors, vectors.nbytes))
     monkeypatch.setattr(ours, "fine_tuned", fine_tuned)
-    monkeypatch.setattr(ours, "entries", lambda effort, head: [])
+    monkeypatch.setattr(ours, "entries", lambda *given: [])
     monkeypatch.setattr(frontier, "peers", lambda *shape: [whole])
     output = tmp_path / "frontier.jsonl"
     cell = frontier.Cell("made", "any", "task", "all", "linear", 0)
@@ -309,7 +309,15 @@ def test_the_default_is_that_of_the_estimator(table):
     for name in ("n_codewords", "codebook_bits", "size_penalty", "reconstruction_weight"):
         assert getattr(settings[0], name) == getattr(settings[1], name)
     assert settings[0].rate.candidates == settings[1].rate.candidates
-    assert ours.DEFAULT in [entry.parameters for entry in ours.entries("short", "linear")]
+    assert ours.DEFAULT in [entry.parameters for entry in ours.entries("short", "linear", 50)]
+
+
+def test_a_table_has_the_settings_of_fewer_components_than_its_dimensions():
+    numbers = [
+        {entry.parameters.get("n_components") for entry in ours.entries("full", "linear", n_dims)}
+        for n_dims in (32, 50, 384)
+    ]
+    assert numbers == [{None}, {None, 32}, {None, 32, 128}]
 
 
 def test_one_setting_is_near_on_average_over_all_tasks(tmp_path):

@@ -94,7 +94,7 @@ def test_compress_for_reconstruction(folder, tmp_path, capsys):
     out = tmp_path / "words.safetensors"
     arguments = ["compress", f"{tmp_path / 'table.npy'}", f"--words={tmp_path / 'names'}"]
     arguments += ["--bits=12", "--code-lengths=0,3,6", "--n-codewords=8", "--codebook-bits=8"]
-    arguments += ["--json", f"-o{out}"]
+    arguments += ["--n-components=20", "--json", f"-o{out}"]
     assert cli.main(arguments) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
@@ -103,9 +103,17 @@ def test_compress_for_reconstruction(folder, tmp_path, capsys):
     shipped = CompressedTable.open(out)
     assert (shipped.candidates, shipped.n_codewords) == ((0, 3, 6), 8)
     assert shipped.parameters["codebook_bits"] == 8
+    assert shipped.parameters["n_components"] == 20
     assert 11.4 <= found["bits_per_word"] <= 12
     assert found["classes"] is None
     assert "film" in shipped
+
+
+def test_compress_says_how_many_components_there_are(tmp_path, capsys):
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    arguments = ["compress", f"{tmp_path / 'table.npy'}", f"-o{tmp_path / 'x'}", "--quiet"]
+    assert "more than the 3 dimensions" in failure(capsys, *arguments, "--n-components=4")
+    assert "n_components" in failure(capsys, *arguments, "--n-components=0")
 
 
 def test_compress_replaces_no_file_unasked(tmp_path, capsys):

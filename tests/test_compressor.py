@@ -110,6 +110,47 @@ def test_other_bits_of_codebooks_are_refused(table, bits):
         compressor(codebook_bits=bits).fit(table)
 
 
+@pytest.mark.parametrize("parameters", [{}, {"max_bytes": 2200}, {"init": "random"}])
+def test_vectors_differ_along_the_principal_components_alone(table, task, parameters):
+    """And new ones are encoded by what lies along them."""
+    mean = table.vectors.mean(0, dtype=np.float64)
+    centred = table.vectors - mean
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, -4:]  # (n_dims, 4)
+    fitted = compressor(n_components=4, codebook_bits=8, **parameters).fit(table, *task)
+    kept = np.flatnonzero(fitted.code_lengths_)
+    rebuilt = fitted.compressed_.vectors(kept) - mean
+    aside = rebuilt - rebuilt @ axes @ axes.T
+    assert (rebuilt**2).sum() > 0
+    assert (aside**2).sum() < 1e-3 * (rebuilt**2).sum()  # of rounding
+    away = 5 * np.random.default_rng(0).normal(size=table.vectors.shape)
+    away -= away @ axes @ axes.T
+    near, far = (table.vectors + (part * away).astype(np.float32) for part in (1e-6, 1))
+    assert abs(fitted.transform(near) - fitted.transform(far)).max() == 0
+    if parameters.get("max_bytes"):
+        assert 0.95 * 2200 <= fitted.compressed_.file_nbytes <= 2200
+
+
+def test_all_principal_components_lose_nothing(table):
+    """Of a table without a task: the same error, along other axes."""
+    usual, turned = (
+        compressor(n_components=n, code_lengths=(8,), codebook_bits=8, max_iter=20).fit(table)
+        for n in (None, table.n_dims)
+    )
+    errors = [
+        ((one.compressed_.vectors(np.arange(table.n_words)) - table.vectors) ** 2).sum()
+        for one in (usual, turned)
+    ]
+    assert not np.array_equal(usual.codebooks_, turned.codebooks_)
+    np.testing.assert_allclose(*errors, rtol=0.1)
+
+
+def test_more_principal_components_than_there_are_and_none_are_refused(table, task):
+    with pytest.raises(ValueError, match=r"n_components=99 is more than the \d+ dimensions"):
+        compressor(n_components=99).fit(table, *task)
+    with pytest.raises(ValueError, match="n_components"):
+        compressor(n_components=0).fit(table, *task)
+
+
 def test_without_a_task_it_learns_to_rebuild(table):
     coarse = compressor(code_lengths=(1,)).fit(table)
     fine = compressor(code_lengths=(8,), n_codewords=16).fit(table)

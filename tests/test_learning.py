@@ -1129,9 +1129,11 @@ def test_the_rank_that_pays_costs_least_in_error_and_bits(price):
     # An axis: a byte for each of 16 codewords and of 12 dimensions, and 4 for its scale.
     costs = [left_out[rank] + price * rank * 8 * (16 + 12 + 4) for rank in range(1, 13)]
     whole = price * 8 * 16 * 12
-    rank = paying_rank(images, usage, n_bits=8, price=price, negligible=0)
+    rank = paying_rank(images, usage, n_dims=images.shape[2], n_bits=8, price=price, negligible=0)
     assert rank == (12 if whole <= min(costs) else 1 + np.argmin(costs))
-    enough = paying_rank(images, usage, n_bits=8, price=price, negligible=left_out[2])
+    enough = paying_rank(
+        images, usage, n_dims=images.shape[2], n_bits=8, price=price, negligible=left_out[2]
+    )
     assert enough == min(rank, 2)
 
 
@@ -1519,7 +1521,7 @@ def test_directions_that_the_head_does_not_read_share_a_floor(monkeypatch, n_dim
         return find_space(*args, **given)
 
     monkeypatch.setattr(learner, "find_space", watched)
-    monkeypatch.setattr(learner, "_axes_of_rows", lambda vectors: None)
+    monkeypatch.setattr(learner, "axes_to_learn_along", lambda *given: None)
     table = np.random.default_rng(0).normal(size=(N_WORDS, n_dims)).astype(np.float32)
     settings = settings_of((0, 1), max_iter=1, reconstruction_weight=weight)
     learn(table, decisive_task(n_documents=40)[0], settings)

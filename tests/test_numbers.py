@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 
 from skadacomp import AdaptiveCodebookCompressor, CompressedTable, EmbeddingTable
-from skadacomp._learning import learner
+from skadacomp._learning import axes
 
 N_WORDS, N_DIMS = 120, 6
 RANDOM = np.random.default_rng(0)
@@ -203,12 +203,16 @@ def test_numbers_too_small_to_compute_with_are_refused():
         fitted(VECTORS * np.float32(1e-40) / np.abs(VECTORS).max() * 4.5)
 
 
-@pytest.mark.parametrize("parameters", [{}, {"max_bytes": 45_000}, {"init": "random"}])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"max_bytes": 45_000}, {"init": "random"}, {"n_components": 20}]
+)
 def test_10_000_dimensions(tmp_path, parameters):
     vectors = np.random.default_rng(0).normal(size=(N_WORDS, 10_000)).astype(np.float32)
     found = fitted(vectors, max_iter=1, **parameters)
     assert_finite(found)
     assert found.codebooks_.shape[2] == 10_000
+    rank = np.linalg.matrix_rank(found.codebooks_.reshape(-1, 10_000))
+    assert rank <= parameters.get("n_components", N_WORDS)
     some = vectors[[0, 49]]
     np.testing.assert_array_equal(
         found.transform(some).toarray(), found.transform(vectors).toarray()[[0, 49]]
@@ -233,7 +237,7 @@ def test_a_wide_table_is_learned_along_the_axes_of_its_rows(monkeypatch):
         ]
 
     usual = [fitted(vectors, *task, max_iter=20) for task in ((documents, labels), (None, None))]
-    monkeypatch.setattr(learner, "_WIDE", 100)
+    monkeypatch.setattr(axes, "_WIDE", 100)
     wide = [fitted(vectors, *task, max_iter=20) for task in ((documents, labels), (None, None))]
     for one, other in zip(usual, wide, strict=True):
         assert not np.array_equal(one.codebooks_, other.codebooks_)

@@ -313,6 +313,12 @@ def test_a_module_of_ones_own_is_the_head(table, sentences, make):
         assert WithLoss.n_asked > 10
 
 
+def test_a_head_of_ones_own_takes_no_principal_components(table, sentences):
+    labels = ["a", "b"] * (len(sentences) // 2)
+    with pytest.raises(ValueError, match="n_components=4 with a head of your own"):
+        fitted(table, sentences, labels, head=Own, n_components=4)
+
+
 def test_own_heads_of_tags_and_pairs(table, sentences):
     tags = [[str(i % 2) for i in numbers(words)] for words in sentences]
     fit = fitted(table, sentences, tags, head=ByWord, max_iter=2)

@@ -107,7 +107,7 @@ class Bench:
                 yield self.done[name]
 
     def _ours(self) -> Iterator[Line]:
-        for entry in ours.entries(self.effort, self.cell.head):
+        for entry in ours.entries(self.effort, self.cell.head, self.case.table.n_dims):
             if (entry.method, "task", entry.setting) in self.done:
                 continue
             start = perf_counter()
@@ -115,9 +115,7 @@ class Bench:
             seconds = perf_counter() - start
             vectors, nbytes = ours.rebuilt(fitted), fitted.nbytes_
             if self.cell.head == "linear":
-                # Pooling skips a word without a code.
-                kept = np.where(fitted.code_lengths_[:, None] > 0, vectors, 0)
-                score = linear_score(self.case, kept)
+                score = linear_score(self.case, ours.kept(fitted))
                 if entry.method == ours.OURS:
                     by_codes = linear_score(self.case, fitted._word_features)
                     yield self._line(

@@ -22,7 +22,7 @@ import numpy as np
 import tasks
 from command import command_line, run
 from linear import linear_score
-from ours import BASE, rebuilt
+from ours import BASE, kept, rebuilt
 from points import Job, Line, grouped, mean_of, size_cells
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
@@ -97,13 +97,12 @@ class Pair:
         """Compress the table, and score both tasks on it: F1 of chunks, accuracy of moods."""
         fitted = self.fit(name, seed)
         vectors = rebuilt(fitted)
-        kept = np.where(fitted.code_lengths_[:, None] > 0, vectors, 0)  # pooling skips the others
         chunks = kinds.head_scores(self.chunking, vectors, seed, None)
         return {
             "nbytes": fitted.nbytes_,
             "table_nbytes": self.table.nbytes,
             CHUNKING: round(chunks.test["score"], 5),
-            SENTIMENT: round(linear_score(self.sentiment, kept).test, 5),
+            SENTIMENT: round(linear_score(self.sentiment, kept(fitted)).test, 5),
         }
 
 

@@ -112,6 +112,22 @@ _LINEAR: list[dict[str, Any]] = [
             (0.0001, (0, 1, 2, 4), 256, 10),
         )
     ),
+    # As much of the table's leading components as quantizers have of them.
+    *(
+        {
+            "size_penalty": penalty,
+            "code_lengths": lengths,
+            "n_codewords": 16,
+            "reconstruction_weight": weight,
+            "codebook_bits": 4,
+            "n_components": number,
+        }
+        for number in (128, 32)
+        for penalty, lengths, weight in (
+            (0.0001, (0, 4, 8, 16), 1),
+            (0.00001, (0, 8, 16, 32, 64), 3),
+        )
+    ),
     # Where bits are dear, few codes: of many codewords for many classes, of few for two. Those of
     # 64 say enough for every word to have one.
     *(
@@ -209,14 +225,17 @@ class Entry:
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def entries(effort: str, head: str) -> Iterator[Entry]:
-    """List what to measure; ``effort="short"`` has few ablations, and few sizes for a slow head."""
+def entries(effort: str, head: str, n_dims: int) -> Iterator[Entry]:
+    """List what to measure on a table; ``effort="short"`` has few ablations, and few sizes for a
+    slow head.
+    """
     short = effort == "short"
     slow = short and head == "convolutional"
     n_sizes = 3 if slow else None
     n_each = 1 if slow else 3 if short else None
     for parameters in _CURVES[head][:n_sizes]:
-        yield Entry(OURS, parameters)
+        if parameters.get("n_components", 0) < n_dims:
+            yield Entry(OURS, parameters)
     for method, settings in _ABLATIONS.items():
         for parameters in settings[:n_each]:
             yield Entry(method, parameters)
@@ -270,3 +289,8 @@ def weakest_pull() -> Iterator[None]:
 def rebuilt(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:
     """Vectors of all words; a word without a code has the mean vector."""
     return fitted.compressed_.vectors(np.arange(fitted.compressed_.n_words), missing="mean")
+
+
+def kept(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:
+    """Vectors of all words, zeros for one without a code, as pooling skips it."""
+    return np.where(fitted.code_lengths_[:, None] > 0, rebuilt(fitted), np.float32(0))

@@ -194,6 +194,7 @@ def paying_rank(
     images: NDArray[np.float64],
     usage: NDArray[np.float64],
     *,
+    n_dims: int,
     n_bits: int,
     price: float,
     negligible: float,
@@ -204,21 +205,22 @@ def paying_rank(
     ----------
     images, usage
         As in `left_out_by_rank`.
+    n_dims : int
+        Numbers of an axis, or of a codeword that is kept whole.
     n_bits : int
-        Of a number of the axes, or of codebooks that are kept whole.
+        Of each of them.
     price : float
         Weighted squared error that a bit of the codes saves; one of an axis has to save as much.
     negligible : float
         Weighted squared error that is no reason for a further axis, however cheap bits are.
     """
-    n_dims = images.shape[-1]
     left_out = left_out_by_rank(images, usage)  # of each rank from 0
     # Coordinates take 8 bits; an axis, as many a number as are asked for, and a scale.
     bits = np.arange(len(left_out)) * (8 * len(usage) + n_bits * n_dims + 32)
-    whole = n_bits * images.size
+    whole = n_bits * n_dims * len(usage)
     losses = (left_out + price * bits)[1:]
     pays = losses.min() < price * whole
-    priced = int(losses.argmin()) + 1 if pays else n_dims
+    priced = int(losses.argmin()) + 1 if pays else images.shape[-1]
     enough = enough_rank(left_out, negligible)
     return min(priced, enough) if bits[enough] < whole else priced
 

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from skadacomp._codes import code_usage, shortened
 from skadacomp._encoder import RowEncoder, chunks
+from skadacomp._learning.axes import axes_to_learn_along, turned, turned_back
 from skadacomp._learning.checkpoint import Checkpoint, Draws, Tensors, as_text, from_text
 from skadacomp._learning.codes import (
     RANK_TOLERANCE,
@@ -53,7 +54,6 @@ from skadacomp._learning.trainer import (
 from skadacomp._mapped import mean_row, take_rows
 
 CPU = torch.device("cpu")
-_WIDE = 512  # dimensions up to which it takes no time that a table has more of them than words
 _SEARCHES = 6  # for codes, with codebooks fitted in between; later ones gain next to nothing
 _SAMPLE = 2**14  # rows that codebooks are fitted to, and that training without a task goes through
 
@@ -121,37 +121,13 @@ def learn(
         settings.length_method == "gumbel-softmax"
     )
     with one_thread(), seeded(settings.seed), _progress(n_stages, settings) as bar:
-        axes = _axes_of_rows(vectors) if all(task.any_dims for task in tasks) else None
+        any_dims = all(task.any_dims for task in tasks)
+        axes = axes_to_learn_along(vectors, settings.n_components) if any_dims else None
         if axes is None:
             return _Learner(vectors, tasks, settings, bar, checkpoint).run()
-        turned = (vectors @ axes).astype(np.float32)  # (n_words, n_words)
-        return _turned_back(_Learner(turned, tasks, settings, bar, checkpoint).run(), axes)
-
-
-def _axes_of_rows(vectors: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    """Axes (n_dims, n_words) that all rows of a wide table lie in, orthonormal; None of others.
-
-    Seen along them the rows are as far from each other as before, and time and memory, which grow
-    with the cube and the square of the dimensions, are those of a table with as few as words.
-    """
-    n_words, n_dims = vectors.shape
-    if n_dims <= max(n_words, _WIDE):
-        return None
-    axes: NDArray[np.float64] = np.linalg.qr(vectors.T.astype(np.float64))[0]
-    return axes
-
-
-def _turned_back(learned: Learned, axes: NDArray[np.float64]) -> Learned:
-    """Give what was learned along axes (n_dims, n_words) as it is in the table's dimensions."""
-    encoder = learned.encoder
-    return replace(
-        learned,
-        codebooks=(learned.codebooks @ axes.T).astype(np.float32),
-        mean=axes @ learned.mean,
-        encoder=replace(
-            encoder, projection=(axes @ encoder.projection).astype(encoder.projection.dtype)
-        ),
-    )
+        seen, n_dims = turned(vectors, axes), vectors.shape[1]
+        learner = _Learner(seen, tasks, settings, bar, checkpoint, n_dims=n_dims)
+        return turned_back(learner.run(), axes, vectors)
 
 
 def _listed(task: Task | Sequence[Task] | None) -> tuple[Task, ...]:
@@ -175,9 +151,12 @@ class _Learner:
         settings: Settings,
         bar: tqdm,
         checkpoint: Checkpoint | None = None,
+        *,
+        n_dims: int | None = None,
     ) -> None:
         self.vectors, self.tasks, self.settings, self.bar = vectors, tasks, settings, bar
         self.checkpoint = checkpoint
+        self.n_dims = n_dims or vectors.shape[1]  # of what ships
         self.n_words = len(vectors)
         self.candidates = np.array(settings.rate.candidates)
         self.n_codebooks = int(self.candidates[-1])
@@ -210,7 +189,7 @@ class _Learner:
         self.active = np.sort(self.random.choice(self.n_words, n_active, replace=False))
         self.teacher: Teacher | None = None
         self.head: Head | None = None
-        self.table = Overlay(self.vectors, self.active[:0], self.vectors[:0])
+        self.table = Overlay.bare(self.vectors)
         self.significance = np.full(self.n_words, 1 / self.n_words)
         self.space = self._find_space(None)
         # Each row is a document of its own; all of them train, for they are what is to be rebuilt.
@@ -231,7 +210,7 @@ class _Learner:
         if self.settings.init == "random":
             # The plain form: the table as it is, all directions alike, and a head yet to learn.
             self.teacher, self.head = None, self._make_head()
-            self.table = Overlay(self.vectors, self.active[:0], self.vectors[:0])
+            self.table = Overlay.bare(self.vectors)
             self.space = self._find_space(None)
             return
         self.teacher = self._fine_tune()
@@ -398,6 +377,7 @@ class _Learner:
             self.rank = paying_rank(
                 _array(codebooks),
                 usage,
+                n_dims=self.n_dims,
                 n_bits=self.settings.codebook_bits,
                 price=self.multiplier,
                 negligible=RANK_TOLERANCE * error,

@@ -81,6 +81,8 @@ class Settings:
     shared : bool, default=False
         Whether other fits may come with the same seed, and share the teacher then. Not for a head
         of one's own, which may depend on what nobody knows of.
+    n_components : int or None, default=None
+        Principal components of the table to learn along; None for all of its dimensions.
     """
 
     rate: Rate
@@ -99,6 +101,7 @@ class Settings:
     verbose: bool
     on_interrupt: str = "raise"
     shared: bool = False
+    n_components: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,20 +60,29 @@ def find_space(
     parts : iterable of slice, default=None
         Which rows to look at together, all of them in turn.
     """
-    n_dims = vectors.shape[1]
-    centre, energy = np.zeros(n_dims), np.zeros((n_dims, n_dims))
-    for part in chunks(len(vectors), n_dims) if parts is None else parts:
-        block = vectors[part].astype(np.float64)
-        centre += weights[part] @ block
-        energy += (block * weights[part, None]).T @ block
-    energy -= np.outer(centre, centre)
+    centre, energy = moments(vectors, weights, parts)
     if gram is None:
-        root, total = np.eye(n_dims), np.trace(energy)
+        root, total = np.eye(len(centre)), np.trace(energy)
     else:
-        values, axes = np.linalg.eigh(gram + floor * np.eye(n_dims))
+        values, axes = np.linalg.eigh(gram + floor * np.eye(len(centre)))
         root = (axes * np.sqrt(values)) @ axes.T
         total = np.trace(root @ energy @ root)
     return Space(centre, root / np.sqrt(total) if total > 0 else root)
+
+
+def moments(
+    vectors: Overlay,
+    weights: NDArray[np.float64],
+    parts: Iterable[slice] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted mean (n_dims,) and covariance (n_dims, n_dims) of rows; as in `find_space`."""
+    n_words, n_dims = vectors.shape
+    mean, energy = np.zeros(n_dims), np.zeros((n_dims, n_dims))
+    for part in chunks(n_words, n_dims) if parts is None else parts:
+        block = vectors[part].astype(np.float64)
+        mean += weights[part] @ block
+        energy += (block * weights[part, None]).T @ block
+    return mean, energy - np.outer(mean, mean)
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,11 @@ class Overlay:
     vectors: NDArray[np.float32]
     rows: NDArray[np.int64]
     values: NDArray[np.float32]
+
+    @classmethod
+    def bare(cls, vectors: NDArray[np.float32]) -> Self:
+        """Make one that replaces nothing."""
+        return cls(vectors, np.empty(0, np.int64), vectors[:0])
 
     def __len__(self) -> int:
         return len(self.vectors)

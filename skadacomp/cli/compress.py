@@ -96,6 +96,13 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         choices=(4, 8),
         help="bits of a number of the codebooks (default 4, or 8 in a large budget)",
     )
+    parser.add_argument(
+        "--n-components",
+        type=int,
+        metavar="N",
+        help="learn along N principal components of TABLE, which takes less time where it has "
+        "hundreds of dimensions (default all dimensions)",
+    )
 
 
 def _positive(text: str) -> float:
@@ -131,7 +138,7 @@ def run(parsed: Namespace) -> None:
 
     from skadacomp._compressor import AdaptiveCodebookCompressor
 
-    names = ("code_lengths", "n_codewords", "codebook_bits")
+    names = ("code_lengths", "n_codewords", "codebook_bits", "n_components")
     given = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
     compressor = AdaptiveCodebookCompressor(
         bits_per_word=parsed.bits,
