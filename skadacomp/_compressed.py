@@ -1061,7 +1061,7 @@ def _coded_words(
     if isinstance(words, str) or len(names) != choices.size:
         raise ValueError(f"words must be {choices.size} str, one a row of codes, not {len(names)}")
     rows = _rows_by_length(choices, candidates)
-    return Vocabulary.build([names[row] for row in rows.tolist()], np.arange(rows.size))
+    return Vocabulary.build([names[row] for row in rows], np.arange(rows.size))
 
 
 def _shown(makers: dict[str, Callable[[], Tensors]]) -> Iterator[Callable[[], Tensors]]:

@@ -364,18 +364,13 @@ class SortedWords:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        encoded = _encoded(words)
-        rows = sorted(range(len(encoded)), key=encoded.__getitem__)
-        in_order = [encoded[row] for row in rows]
-        self.rows = np.array(rows, np.int64)
-        self._bytes = np.frombuffer(b"".join(in_order), np.uint8)
-        self._n_bytes = np.fromiter(map(len, in_order), np.int64, len(rows))
+        self.rows, self._bytes, self._n_bytes = _in_order(words)
         self._n_shared = _n_shared(self._bytes, self._n_bytes)
         again = (self._n_shared[1:] == self._n_bytes[1:]) & (
             self._n_bytes[1:] == self._n_bytes[:-1]
         )
         if again.any():
-            word = words[rows[int(again.argmax()) + 1]]
+            word = words[self.rows[int(again.argmax()) + 1]]
             raise ValueError(f"words must be distinct, but {word!r} is there twice")
 
     @property
@@ -460,13 +455,25 @@ def _slot_width(n_words: int) -> int:
     return max(n_words - 1, 0).bit_length()
 
 
-def _encoded(words: Sequence[str]) -> list[bytes]:
-    encoded = []
+def _in_order(
+    words: Sequence[str],
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Rows of the words in the order of their bytes, the bytes so joined, and each word's number.
+
+    Millions of words are sorted as an array: a list of their rows would be millions of objects.
+    """
+    encoded = np.fromiter(_encoded(words), object, len(words))
+    rows = np.argsort(encoded, kind="stable")
+    in_order = encoded[rows]
+    n_bytes = np.fromiter(map(len, in_order), np.int64, len(rows))
+    return rows, np.frombuffer(b"".join(in_order), np.uint8), n_bytes
+
+
+def _encoded(words: Sequence[str]) -> Iterator[bytes]:
     for row, word in enumerate(words):
         if not isinstance(word, str):
             raise TypeError(f"word {row} must be a str, not {type(word).__name__}: {word!r}")
-        encoded.append(word.encode("utf-8", "surrogatepass"))
-    return encoded
+        yield word.encode("utf-8", "surrogatepass")
 
 
 def _shapes(n_words: int, n_text: int, n_merges: int) -> dict[str, tuple[int, ...]]:
