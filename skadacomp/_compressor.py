@@ -138,9 +138,10 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         budget or less.
 
     n_components : int, default=None
-        Learn along so many principal components of the table, which at most its vectors have then:
-        of many dimensions most say little, and a fit along 128 of 384 takes a third of the time.
-        None learns along all. Not for a head of your own, which reads whole vectors.
+        Principal components of the table to learn along; rebuilt vectors differ along no others. Of
+        hundreds of dimensions most say little: along 128 of 384 a fit takes half the time or less.
+        All rows as seen along them lie in memory meanwhile. None learns along all dimensions. Not
+        for a head of your own, which reads whole vectors.
 
     bits_per_word : float, default=None
         Budget in bits: the mean over all words of the table, dropped ones included, of the bits

@@ -122,10 +122,12 @@ _LINEAR: list[dict[str, Any]] = [
             "codebook_bits": 4,
             "n_components": number,
         }
-        for number in (128, 32)
-        for penalty, lengths, weight in (
-            (0.0001, (0, 4, 8, 16), 1),
-            (0.00001, (0, 8, 16, 32, 64), 3),
+        for penalty, lengths, weight, number in (
+            (0.0001, (0, 4, 8, 16), 1, 128),
+            (0.0001, (0, 4, 8, 16), 1, 32),
+            (0.00001, (0, 8, 16, 32), 3, 32),
+            (0.00001, (0, 8, 16, 32, 64), 3, 32),
+            (0.00001, (0, 8, 16, 32, 64), 3, 128),
         )
     ),
     # Where bits are dear, few codes: of many codewords for many classes, of few for two. Those of
