@@ -643,12 +643,15 @@ def _list_above(points: Iterable[Point]) -> str:
     by_cell: dict[Cell, list[Above]] = defaultdict(list)
     for one in dominated(points):
         by_cell[one.cell].append(one)
+    n_compared = {cell: len(_compared(found)) for cell, found in curves(points).items()}
+    higher = [one for found in by_cell.values() for one in found if one.ours is not None]
+    clear = sum(one.points > 2 * one.error for one in higher)
     lines = [
         "## Peers above our curve",
         "Peers of 1/5000 to 1/10 of the table whose mean test accuracy is higher than that of our "
-        "best point of no more bytes, and by how many points:",
+        f"best point of no more bytes, and by how many points: {len(higher)} of "
+        f"{sum(n_compared.values()):,}, {clear} by more than two standard errors.",
     ]
-    n_compared = {cell: len(_compared(found)) for cell, found in curves(points).items()}
     items = [_line_above(cell, found, n_compared[cell]) for cell, found in by_cell.items()]
     return "\n\n".join([*lines, "\n".join(items) or "None."])
 
