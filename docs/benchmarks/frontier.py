@@ -116,10 +116,10 @@ class Bench:
             vectors, nbytes = ours.rebuilt(fitted), fitted.nbytes_
             if self.cell.head == "linear":
                 score = linear_score(self.case, ours.kept(fitted))
-                if entry.method == ours.OURS:
+                if entry.method == report.OURS:
                     by_codes = linear_score(self.case, fitted._word_features)
                     yield self._line(
-                        ours.CODE_FEATURES, "task", entry.setting, nbytes, by_codes, None, seconds
+                        report.CODE_FEATURES, "task", entry.setting, nbytes, by_codes, None, seconds
                     )
             else:
                 score = self._score(vectors)

@@ -10,14 +10,13 @@ from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
+from report import FIXED, OURS
 from tasks import Case
 
 from skadacomp import AdaptiveCodebookCompressor
 from skadacomp._learning import fine_tune_table, teacher
 from skadacomp._learning.shelf import TEACHERS
 
-OURS = "skadacomp"
-CODE_FEATURES = "skadacomp, code features"
 _LONG = (0, 2, 4, 8, 16)  # where bits are cheap, longer codes are worth their codebooks
 FINE = (0, 1, 2, 4, 8)  # of many codewords a single code says much already
 # Nothing for directions that the head does not read.
@@ -180,7 +179,7 @@ _ABLATIONS: dict[str, list[dict[str, Any]]] = {
         {"size_penalty": penalty, "length_method": "frequency"}
         for penalty in (0.005, 0.02, 0.08, 0.001)
     ],
-    "skadacomp, one fixed length": [
+    FIXED: [
         *({"code_lengths": (length,)} for length in (4, 2, 1, 8, 16)),
         # As the best of ours on TREC-6 is, but for the lengths.
         *({"code_lengths": (length,), "n_codewords": 16, **_TASK_ALONE} for length in (1, 2, 4)),
