@@ -1018,6 +1018,7 @@ def _check_code_lengths(given: Sequence[int]) -> None:
 
 
 def _check_components(n_components: int | None, table: EmbeddingTable, heads: list[str]) -> None:
+    """Say why a table or a head does not go with principal components."""
     if n_components is None:
         return
     if n_components > table.n_dims:
