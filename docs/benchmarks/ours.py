@@ -130,6 +130,13 @@ _LINEAR: list[dict[str, Any]] = [
             (0.00001, (0, 8, 16, 32, 64), 3, 128),
         )
     ),
+    {
+        "size_penalty": 0.002,
+        "code_lengths": (0, 1, 2, 4),
+        "n_codewords": 32,
+        "codebook_bits": 4,
+        "n_components": 128,
+    },
     # Where bits are dear, few codes: of many codewords for many classes, of few for two. Those of
     # 64 say enough for every word to have one.
     *(
