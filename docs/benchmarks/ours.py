@@ -38,6 +38,20 @@ DEFAULT: dict[str, Any] = {
     "codebook_bits": 4,
 }
 
+
+def _few_labels(
+    penalty: float, lengths: tuple[int, ...], n_codewords: int, weight: float
+) -> dict[str, Any]:
+    """Give a setting that keeps much of the table as it was, for what few labels do not tell."""
+    return {
+        "size_penalty": penalty,
+        "code_lengths": lengths,
+        "n_codewords": n_codewords,
+        "reconstruction_weight": weight,
+        "codebook_bits": 4,
+    }
+
+
 # The first of each list are what lesser efforts run.
 _LINEAR: list[dict[str, Any]] = [
     DEFAULT,
@@ -86,16 +100,9 @@ _LINEAR: list[dict[str, Any]] = [
     {"size_penalty": 0.006, "code_lengths": (1, 2, 4), "n_codewords": 16, **_TASK_ALONE},
     {"size_penalty": 0.003, "code_lengths": (1, 2, 4, 8), "n_codewords": 16, **_TASK_ALONE},
     {"size_penalty": 0.003, "code_lengths": (1, 2, 4), "n_codewords": 32, "codebook_bits": 4},
-    # Most of the table as it was, for what few labels do not tell.
     *(
-        {
-            "size_penalty": penalty,
-            "code_lengths": lengths,
-            "n_codewords": n_codewords,
-            "reconstruction_weight": weight,
-            "codebook_bits": 4,
-        }
-        for penalty, lengths, n_codewords, weight in (
+        _few_labels(*given)
+        for given in (
             (0.0001, (0, 4, 8, 16), 16, 1),
             (0.0005, (0, 4, 8, 16), 16, 1),
             (0.002, (0, 4, 8, 16), 16, 1),
@@ -113,21 +120,12 @@ _LINEAR: list[dict[str, Any]] = [
     ),
     # As much of the table's leading components as quantizers have of them.
     *(
-        {
-            "size_penalty": penalty,
-            "code_lengths": lengths,
-            "n_codewords": 16,
-            "reconstruction_weight": weight,
-            "codebook_bits": 4,
-            "n_components": number,
-        }
-        for penalty, lengths, weight, number in (
-            (0.0001, (0, 4, 8, 16), 1, 128),
-            (0.0001, (0, 4, 8, 16), 1, 32),
-            (0.00001, (0, 8, 16, 32), 3, 32),
-            (0.00001, (0, 8, 16, 32), 3, 128),
-            (0.00001, (0, 8, 16, 32, 64), 3, 32),
-            (0.00001, (0, 8, 16, 32, 64), 3, 128),
+        {**_few_labels(penalty, lengths, 16, weight), "n_components": number}
+        for number in (128, 32)
+        for penalty, lengths, weight in (
+            (0.0001, (0, 4, 8, 16), 1),
+            (0.00001, (0, 8, 16, 32), 3),
+            (0.00001, (0, 8, 16, 32, 64), 3),
         )
     ),
     {
