@@ -1451,6 +1451,16 @@ def test_fine_tuning_replaces_the_words_of_the_task_alone():
     assert moved[80:].all()
 
 
+def test_fine_tuning_along_principal_components_stays_along_them():
+    table, settings = random_table(), replace(settings_of(max_iter=4), n_components=3)
+    tuned = fine_tune_table(table, decisive_task()[0], settings)
+    mean = table.mean(0, dtype=np.float64)
+    axes = np.linalg.eigh((table - mean).T @ (table - mean))[1][:, -3:]  # (n_dims, 3)
+    before, after = ((rows - mean) @ axes @ axes.T for rows in (table, tuned))
+    np.testing.assert_allclose(tuned - mean, after, atol=1e-5)
+    assert np.abs(after - before).max() > 0.01
+
+
 @given(st.integers(-100, 100), st.floats(0.36, 0.7))
 def test_small_numbers_are_scaled_by_a_power_of_two(exponent, number):
     table = np.array([[1.0, -1.0], [-1.0, 1.0]]) * number * 2.0**exponent

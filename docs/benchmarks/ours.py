@@ -273,10 +273,10 @@ def _documents(case: Case, part: NDArray[np.int64], head: str) -> Any:
     return case.counts[part]
 
 
-def fine_tuned(case: Case, head: str, seed: int) -> NDArray[np.float32]:
+def fine_tuned(case: Case, head: str, seed: int, **parameters: Any) -> NDArray[np.float32]:
     """Fine-tune the table at full precision, as our own first stage does, for all methods alike."""
     given = task_of(case, head)
-    problem = compressor(head, seed)._problem(
+    problem = compressor(head, seed, **parameters)._problem(
         case.table, None, given["y_task"], given["X_task"], given["X_val"], given["y_val"]
     )
     return fine_tune_table(case.table.vectors, problem.tasks, problem.settings)

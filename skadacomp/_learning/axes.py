@@ -47,6 +47,15 @@ def turned(vectors: NDArray[np.float32], axes: Axes) -> NDArray[np.float32]:
     return seen
 
 
+def rows_back(
+    seen: NDArray[np.float32], axes: Axes, vectors: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Rows that are seen along axes, as they are in the dimensions of the table, `vectors`."""
+    mean = mean_row(vectors)  # which the axes need not hold
+    found: NDArray[np.float32] = (seen @ axes.T + (mean - axes @ (mean @ axes))).astype(np.float32)
+    return found
+
+
 def turned_back(learned: Learned, axes: Axes, vectors: NDArray[np.float32]) -> Learned:
     """Give what was learned along axes as it is in the dimensions of the table, `vectors`."""
     encoder = learned.encoder

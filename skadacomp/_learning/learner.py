@@ -17,7 +17,13 @@ from tqdm.auto import tqdm
 
 from skadacomp._codes import code_usage, shortened
 from skadacomp._encoder import RowEncoder, chunks
-from skadacomp._learning.axes import axes_to_learn_along, turned, turned_back
+from skadacomp._learning.axes import (
+    Axes,
+    axes_to_learn_along,
+    rows_back,
+    turned,
+    turned_back,
+)
 from skadacomp._learning.checkpoint import Checkpoint, Draws, Tensors, as_text, from_text
 from skadacomp._learning.codes import (
     RANK_TOLERANCE,
@@ -77,10 +83,14 @@ def fine_tune_table(
 ) -> NDArray[np.float32]:
     """Fine-tune the table on the task at full precision: the teacher of `learn`, by itself."""
     settings = replace(settings, reconstruction_weight=0.0)  # nothing of the pretrained vectors
+    tasks = _listed(task)
+    axes = _axes(vectors, tasks, settings)
+    seen = vectors if axes is None else turned(vectors, axes)
     with one_thread(), seeded(settings.seed), _progress(1, settings) as bar:
-        learner = _Learner(vectors, _listed(task), settings, bar)
+        learner = _Learner(seen, tasks, settings, bar)
         learner._prepare_tasks()
-        return learner.table[np.arange(len(vectors))]
+        tuned = learner.table[np.arange(len(vectors))]
+    return tuned if axes is None else rows_back(tuned, axes, vectors)
 
 
 def check_head(task: Task, vectors: NDArray[np.float32], n_outputs: int) -> None:
@@ -121,13 +131,18 @@ def learn(
         settings.length_method == "gumbel-softmax"
     )
     with one_thread(), seeded(settings.seed), _progress(n_stages, settings) as bar:
-        any_dims = all(task.any_dims for task in tasks)
-        axes = axes_to_learn_along(vectors, settings.n_components) if any_dims else None
+        axes = _axes(vectors, tasks, settings)
         if axes is None:
             return _Learner(vectors, tasks, settings, bar, checkpoint).run()
         seen, n_dims = turned(vectors, axes), vectors.shape[1]
         learner = _Learner(seen, tasks, settings, bar, checkpoint, n_dims=n_dims)
         return turned_back(learner.run(), axes, vectors)
+
+
+def _axes(vectors: NDArray[np.float32], tasks: Sequence[Task], settings: Settings) -> Axes | None:
+    """Find what to learn along, but for a head that reads the table's own dimensions."""
+    any_dims = all(task.any_dims for task in tasks)
+    return axes_to_learn_along(vectors, settings.n_components) if any_dims else None
 
 
 def _listed(task: Task | Sequence[Task] | None) -> tuple[Task, ...]:
