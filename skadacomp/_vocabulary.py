@@ -458,7 +458,7 @@ def _slot_width(n_words: int) -> int:
 def _in_order(
     words: Sequence[str],
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
-    """Rows of the words in the order of their bytes, the bytes so joined, and each word's number.
+    """Rows of the words in the order of their bytes, these joined, and how many each word has.
 
     Millions of words are sorted as an array: a list of their rows would be millions of objects.
     """

@@ -1121,19 +1121,19 @@ def test_the_rank_is_the_least_that_keeps_within_the_error(share):
     assert rank == 1 or added[rank - 2] > allowed * 0.999
 
 
+@pytest.mark.parametrize("n_dims", [12, 48])  # of what ships; codewords were learned along 12 axes
 @pytest.mark.parametrize("price", [0.0, 1e-6, 1e-4, 1e-3, 1.0])
-def test_the_rank_that_pays_costs_least_in_error_and_bits(price):
+def test_the_rank_that_pays_costs_least_in_error_and_bits(price, n_dims):
     codes, weights, books, metric = low_rank_case()
     usage, images = code_usage(codes, weights, 4), books.astype(np.float64) @ metric
     left_out = left_out_by_rank(images, usage)
-    # An axis: a byte for each of 16 codewords and of 12 dimensions, and 4 for its scale.
-    costs = [left_out[rank] + price * rank * 8 * (16 + 12 + 4) for rank in range(1, 13)]
-    whole = price * 8 * 16 * 12
-    rank = paying_rank(images, usage, n_dims=images.shape[2], n_bits=8, price=price, negligible=0)
+    # An axis: a byte for each of 16 codewords and of the dimensions, and 4 for its scale.
+    costs = [left_out[rank] + price * rank * 8 * (16 + n_dims + 4) for rank in range(1, 13)]
+    whole = price * 8 * 16 * n_dims
+    priced = partial(paying_rank, images, usage, n_dims=n_dims, n_bits=8, price=price)
+    rank = priced(negligible=0)
     assert rank == (12 if whole <= min(costs) else 1 + np.argmin(costs))
-    enough = paying_rank(
-        images, usage, n_dims=images.shape[2], n_bits=8, price=price, negligible=left_out[2]
-    )
+    enough = priced(negligible=left_out[2])
     assert enough == min(rank, 2)
 
 

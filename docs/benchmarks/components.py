@@ -48,7 +48,7 @@ def measure(case: Case, seed: int, method: str, n_components: int | None) -> Lin
         nbytes = case.table.nbytes
     else:
         fitted = ours.fit(case, "linear", seed, **ours.DEFAULT, n_components=n_components)
-        vectors, nbytes = ours.kept(fitted), fitted.nbytes_
+        vectors, nbytes = ours.kept(fitted, ours.rebuilt(fitted)), fitted.nbytes_
     seconds = process_time() - start
     score = linear_score(case, vectors)
     return {

@@ -115,7 +115,7 @@ class Bench:
             seconds = perf_counter() - start
             vectors, nbytes = ours.rebuilt(fitted), fitted.nbytes_
             if self.cell.head == "linear":
-                score = linear_score(self.case, ours.kept(fitted))
+                score = linear_score(self.case, ours.kept(fitted, vectors))
                 if entry.method == report.OURS:
                     by_codes = linear_score(self.case, fitted._word_features)
                     yield self._line(

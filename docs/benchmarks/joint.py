@@ -102,7 +102,7 @@ class Pair:
             "nbytes": fitted.nbytes_,
             "table_nbytes": self.table.nbytes,
             CHUNKING: round(chunks.test["score"], 5),
-            SENTIMENT: round(linear_score(self.sentiment, kept(fitted)).test, 5),
+            SENTIMENT: round(linear_score(self.sentiment, kept(fitted, vectors)).test, 5),
         }
 
 

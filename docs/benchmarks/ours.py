@@ -233,8 +233,9 @@ class Entry:
 
 
 def entries(effort: str, head: str, n_dims: int) -> Iterator[Entry]:
-    """List what to measure on a table; ``effort="short"`` has few ablations, and few sizes for a
-    slow head.
+    """List what to measure on a table of so many dimensions.
+
+    ``effort="short"`` has few ablations, and few sizes for a slow head.
     """
     short = effort == "short"
     slow = short and head == "convolutional"
@@ -298,6 +299,6 @@ def rebuilt(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:
     return fitted.compressed_.vectors(np.arange(fitted.compressed_.n_words), missing="mean")
 
 
-def kept(fitted: AdaptiveCodebookCompressor) -> NDArray[np.float32]:
-    """Vectors of all words, zeros for one without a code, as pooling skips it."""
-    return np.where(fitted.code_lengths_[:, None] > 0, rebuilt(fitted), np.float32(0))
+def kept(fitted: AdaptiveCodebookCompressor, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of the rebuilt vectors, zeros for a word without a code, as pooling skips it."""
+    return np.where(fitted.code_lengths_[:, None] > 0, vectors, np.float32(0))
