@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -481,29 +482,76 @@ def test_tags_and_pairs_are_scored_as_the_field_does(kinds, tmp_path):
     assert pair.plain_score(values, 3 * values + 1) == pytest.approx(1)
 
 
-def test_translations_are_written_word_by_word_and_scored(kinds, tmp_path):
+@pytest.fixture
+def translator(kinds, tmp_path):
+    """An untrained translator, seven documents for it, and the target words."""
     case = kinds.load_case(tmp_path, "translation")
     assert case.split.X[0] == [word.lower() for word in case.split.X[0]]
-    assert kinds.bleu(["a b c d e."], ["a b c d e."])["score"] == pytest.approx(1)
-    assert kinds.bleu(["a b x d e."], ["a b c d e."])["score"] < 0.6
     (task,) = case.problem(0).tasks
     encoder = TargetEncoder.of("translation", [case.split.y[i] for i in case.split.train])
     model = Teacher(torch.as_tensor(case.table.vectors.copy()), task.make_head(N_DIMS)).eval()
-    documents = task.documents.first(7)
-    assert len(kinds.translated(model, documents, encoder)) == 7
-    assert encoder.classes[kinds._UNKNOWN] == "<unk>"
-    model.head.bias.data[kinds._UNKNOWN] = 1e6
-    assert "<unk>" not in " ".join(kinds.translated(model, documents, encoder))
-    assert kinds._NO_SPACE.sub("", "Ein T - Shirt , alt .") == "Ein T-Shirt, alt."
-    # The head scores a word as it does when it has written those before it.
+    return model, task.documents.first(7), encoder
+
+
+def test_translations_are_written_as_people_would_and_scored(translator):
+    import translations
+
+    assert translations.bleu(["a b c d e."], ["a b c d e."])["score"] == pytest.approx(1)
+    assert translations.bleu(["a b x d e."], ["a b c d e."])["score"] < 0.6
+    assert translations._NO_SPACE.sub("", "Ein T - Shirt , alt .") == "Ein T-Shirt, alt."
+    model, documents, encoder = translator
+    assert len(translations.translated(model, documents, encoder)) == 7
+    assert encoder.classes[translations._UNKNOWN] == "<unk>"
+    model.head.bias.data[translations._UNKNOWN] = 1e6
+    assert "<unk>" not in " ".join(translations.translated(model, documents, encoder))
+    model.head.bias.data[translations._END] = 1e6
+    assert translations.translated(model, documents, encoder) == [""] * 7
+
+
+def log_probabilities(model, batch, sentences):
+    """What the head says of each word of sentences behind the true words before it."""
+    import translations
+
+    n, n_steps = sentences.shape
+    starts = torch.arange(0, n * n_steps, n_steps)
+    scores = model(replace(batch, targets=sentences.flatten(), target_starts=starts))
+    scores[:, translations._UNKNOWN] = -torch.inf
+    told = scores.log_softmax(1).gather(1, sentences.flatten()[:, None])
+    return scores, told.view(n, n_steps)
+
+
+@torch.no_grad()
+def test_one_beam_writes_the_likeliest_next_word(translator):
+    from translations import written
+
+    model, documents, _ = translator
     (batch,) = documents.batches(7, torch.device("cpu"))
-    with torch.no_grad():
-        written = kinds._written(model, batch)
-        again = written[:, :3].flatten()
-        starts = torch.arange(0, 21, 3)
-        scores = model(replace(batch, targets=again, target_starts=starts))
-    scores[:, kinds._UNKNOWN] = -torch.inf
-    torch.testing.assert_close(scores.argmax(1), again)
+    found = written(model, batch, n_beams=1)[:, :3]
+    scores, _ = log_probabilities(model, batch, found)
+    torch.testing.assert_close(scores.argmax(1), found.flatten())
+
+
+@torch.no_grad()
+def test_beams_find_the_sentence_whose_words_are_likeliest_on_average(translator):
+    from translations import _END, _UNKNOWN, written
+
+    model, documents, encoder = translator
+    (batch,) = documents.batches(7, torch.device("cpu"))
+    words = range(len(encoder.classes))
+    found = written(model, batch, n_beams=len(words), n_words=2)
+    every = [
+        pair
+        for pair in product(words, words)
+        if _UNKNOWN not in pair and (pair[0] != _END or pair[1] == _END)
+    ]
+    means = []
+    for pair in every:
+        sentences = torch.tensor(pair).repeat(7, 1)
+        _, told = log_probabilities(model, batch, sentences)
+        means.append(told[:, 0] if pair[0] == _END else told.mean(1))
+    best = torch.stack(means).argmax(0)
+    assert found.tolist() == [list(every[i]) for i in best]
+    assert found.tolist() != written(model, batch, n_beams=1, n_words=2).tolist()
 
 
 def test_codes_learned_in_a_loop_are_scored_as_they_ship(kinds, tmp_path, monkeypatch):

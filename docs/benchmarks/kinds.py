@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,17 +31,17 @@ from numpy.typing import NDArray
 from ours import BASE, FINE, rebuilt
 from peers import Peer, peers
 from points import Job, Line, grouped, mean_of, size_cells, spread_of
-from sacrebleu.metrics import BLEU, CHRF
 from scipy.stats import pearsonr
 from seqeval.metrics import f1_score
 from tasks import PIECES, load_source, part_of
+from translations import bleu, translated
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp._compressor import Problem
 from skadacomp._learning import fine_tune_table
-from skadacomp._learning.heads import Head, TranslationHead
+from skadacomp._learning.heads import Head
 from skadacomp._learning.teacher import Teacher
-from skadacomp._learning.trainer import Batch, Documents, one_thread
+from skadacomp._learning.trainer import Documents, one_thread
 from skadacomp._targets import PAIRS, TargetEncoder
 
 KINDS = ("tagging", "pair", "pair-regression", "translation")
@@ -102,9 +101,6 @@ _OURS: list[dict[str, Any]] = [
 # For every method's head alike. Pairs are few, so that their epochs are short; translations many.
 _PAIRS = Schedule(n_epochs=80, patience=20)
 _SCHEDULES = {"pair": _PAIRS, "pair-regression": _PAIRS, "translation": Schedule(n_epochs=10)}
-_N_WORDS_WRITTEN = 40
-_NO_SPACE = re.compile(r" (?=[.,!?;:])|(?<=\w) (?=- \w)|(?<=\w -) (?=\w)")
-_UNKNOWN = 1  # number of what stands for all rare target words, which no translation should hold
 
 
 Scores = dict[str, float]  # "score" is the one to read
@@ -250,44 +246,6 @@ def head_scores(case: Case, vectors: NDArray[np.float32], seed: int, head: Head 
             for part, chosen in ((dev, case.split.dev), (test, case.split.test))
         ]
     return Scored(*scores, model.head)
-
-
-@torch.no_grad()
-def translated(model: Teacher, documents: Documents, encoder: TargetEncoder) -> list[str]:
-    """Write a translation of each document, always the likeliest next word, as people would."""
-    assert encoder.classes is not None
-    words = encoder.classes.tolist()
-    found = []
-    for batch in documents.batches(256, CPU):
-        for numbers in _written(model, batch).tolist():
-            end = numbers.index(0) if 0 in numbers else len(numbers)
-            found.append(_NO_SPACE.sub("", " ".join(words[number] for number in numbers[:end])))
-    return found
-
-
-def _written(model: Teacher, batch: Batch) -> torch.Tensor:
-    """Numbers of the words written, (n_documents, n_steps); 0 ends a sentence."""
-    head = model.head
-    assert isinstance(head, TranslationHead)
-    vectors = model.vectors[batch.rows]
-    memory, state, inside = head.read(vectors, torch.ones_like(vectors[:, 0]), batch)
-    word = torch.zeros(len(memory), 1, dtype=torch.long)
-    written = []
-    for _ in range(_N_WORDS_WRITTEN):
-        answers, state = head.write(memory, inside, state, word)
-        scores = head.scores(answers)
-        scores[..., _UNKNOWN] = -torch.inf
-        word = scores.argmax(2)
-        written.append(word)
-    return torch.cat(written, 1)
-
-
-def bleu(found: list[str], true: list[str]) -> Scores:
-    """BLEU and chrF of translations, 1 at best; sacrebleu's defaults."""
-    return {
-        "score": BLEU().corpus_score(found, [true]).score / 100,
-        "chrF": CHRF().corpus_score(found, [true]).score / 100,
-    }
 
 
 @torch.no_grad()
