@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -277,7 +277,37 @@ def test_the_report_compares_within_the_seeds_that_both_have(tmp_path):
     summary = report.summary(points)
     # 0.3 below seed 1 of the reference, though 5.3 below its mean.
     assert "| 500× | −0.3 | RQ, 8 × 4 bits, fine-tuned | 50× | +1.0 | 0.10 |" in summary
-    assert "| 2.50 | 2.50 | 79.7 % (200 B) |" in summary  # one fixed length, on dev and on test
+    assert f"| {' | '.join(['2.50'] * 10)} |" in report.fixed_length(points)  # 500 over 200 bytes
+
+
+def test_the_report_holds_the_bag_of_words_against_ours_at_each_size(tmp_path):
+    text = (
+        line("full precision", "fine-tuned", "float32", 100_000, 0.9, 0.9)
+        + line("skadacomp", "task", "a", 600, 0.87, 0.83)
+        + line("skadacomp", "task", "b", 3_000, 0.8, 0.9)  # dev prefers the smaller
+        + line("bag of words", "none", "30 words", 50, 0.6, 0.6)
+        + line("bag of words", "none", "900 words", 1_500, 0.7, 0.75)
+    )
+    file = tmp_path / "frontier.jsonl"
+    file.write_text(text, encoding="utf-8")
+    cells = ["– / 60.0", "83.0 / 60.0", *["83.0 / 75.0"] * 6]  # of no more than 500, 1,000, ...
+    assert f"| {' | '.join(cells)} |" in report.summary(report.read(file))
+
+
+def test_the_report_holds_one_fixed_length_against_ours_at_each_accuracy(tmp_path):
+    text = (
+        line("full precision", "fine-tuned", "float32", 100_000, 0.9, 0.9)
+        + line("skadacomp", "task", "a", 100, 0.87, 0.83)
+        + line("skadacomp", "task", "b", 200, 0.9, 0.895)
+        + line("skadacomp, one fixed length", "task", "1", 150, 0.88, 0.87)
+        + line("skadacomp, one fixed length", "task", "2", 300, 0.896, 0.88)
+    )
+    file = tmp_path / "frontier.jsonl"
+    file.write_text(text, encoding="utf-8")
+    *_, row = report.fixed_length(report.read(file)).splitlines()
+    dev, test = row.split(" | ")[1:6], row.removesuffix(" |").split(" | ")[6:]
+    assert dev == ["1.50", "1.50", "0.75", "1.50", "1.50"]  # 2 points below: 150 over 200 bytes
+    assert test == ["never near", "never near", "1.50", "0.75", "1.50"]
 
 
 def test_the_report_takes_a_peer_on_the_better_of_two_fine_tuned_tables(tmp_path):
@@ -489,6 +519,7 @@ def translator(kinds, tmp_path):
     assert case.split.X[0] == [word.lower() for word in case.split.X[0]]
     (task,) = case.problem(0).tasks
     encoder = TargetEncoder.of("translation", [case.split.y[i] for i in case.split.train])
+    torch.manual_seed(0)
     model = Teacher(torch.as_tensor(case.table.vectors.copy()), task.make_head(N_DIMS)).eval()
     return model, task.documents.first(7), encoder
 
@@ -531,27 +562,29 @@ def test_one_beam_writes_the_likeliest_next_word(translator):
     torch.testing.assert_close(scores.argmax(1), found.flatten())
 
 
+@pytest.mark.parametrize("ending", [0.0, 0.5])  # the larger, the more short sentences
 @torch.no_grad()
-def test_beams_find_the_sentence_whose_words_are_likeliest_on_average(translator):
-    from translations import _END, _UNKNOWN, written
+def test_beams_find_the_sentence_whose_words_are_likeliest_on_average(translator, ending):
+    from translations import _END, written
 
     model, documents, encoder = translator
     (batch,) = documents.batches(7, torch.device("cpu"))
-    words = range(len(encoder.classes))
-    found = written(model, batch, n_beams=len(words), n_words=2)
+    words = (_END, 2, 3, 4, 5, 6)  # all that is ever written
+    model.head.bias[[i for i in range(len(encoder.classes)) if i not in words]] = -1e6
+    model.head.words_out.weight *= 3  # words that tell much of those after them
+    model.head.bias[_END] = ending
     every = [
-        pair
-        for pair in product(words, words)
-        if _UNKNOWN not in pair and (pair[0] != _END or pair[1] == _END)
+        sentence
+        for sentence in product(words, repeat=3)
+        if all(after == _END for word, after in pairwise(sentence) if word == _END)
     ]
     means = []
-    for pair in every:
-        sentences = torch.tensor(pair).repeat(7, 1)
-        _, told = log_probabilities(model, batch, sentences)
-        means.append(told[:, 0] if pair[0] == _END else told.mean(1))
-    best = torch.stack(means).argmax(0)
-    assert found.tolist() == [list(every[i]) for i in best]
-    assert found.tolist() != written(model, batch, n_beams=1, n_words=2).tolist()
+    for sentence in every:
+        _, told = log_probabilities(model, batch, torch.tensor(sentence).repeat(7, 1))
+        means.append(told[:, : np.count_nonzero(sentence) + 1].mean(1))  # with the end
+    best = [list(every[i]) for i in torch.stack(means).argmax(0)]
+    assert written(model, batch, n_beams=36, n_words=3).tolist() == best
+    assert written(model, batch, n_beams=1, n_words=3).tolist() != best
 
 
 def test_codes_learned_in_a_loop_are_scored_as_they_ship(kinds, tmp_path, monkeypatch):

@@ -44,6 +44,8 @@ _TUNED = (FINE_TUNED, WEAKEST)
 TABLES = (*_TUNED, FROZEN)
 
 TOLERANCE = 0.5  # points below the reference that count as no loss
+_TOLERANCES = (TOLERANCE, 1, 2, 4, 8)  # at which one fixed length is held against ours
+_BAG_SIZES = (500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000)  # bytes, as is a bag of words
 _SMALLEST, _LARGEST = 1 / 5000, 1 / 10  # sizes at which peers are held against our curve
 _BELOW, _ABOVE = 12, 2  # points around the fine-tuned accuracy that a picture shows
 _TINY = 2e-3  # points: accuracies come rounded, and equal ones may differ by as much
@@ -233,14 +235,24 @@ def curves(points: Iterable[Point]) -> dict[Cell, Curves]:
 def summary(points: Iterable[Point]) -> str:
     """Write the comparison as Markdown."""
     points = list(points)
-    regimes: dict[str, list[tuple[Cell, Curves]]] = defaultdict(list)
-    for cell, found in curves(points).items():
-        regimes[cell.regime].append((cell, found))
     parts = [_INTRODUCTION]
-    for regime, cells in regimes.items():
-        parts += [f"## {regime[0].upper()}{regime[1:]}", *_regime_tables(cells)]
+    for regime, cells in _regimes(points).items():
+        parts += [f"## {regime}", *_regime_tables(cells)]
     parts += _reconstruction_tables(points)
     return "\n\n".join([*parts, _list_above(points)]) + "\n"
+
+
+def fixed_length(points: Iterable[Point]) -> str:
+    """Write how many times our bytes one fixed length needs, as Markdown."""
+    parts = [
+        text
+        for regime, cells in _regimes(points).items()
+        for text in (
+            f"**{regime}**",
+            markdown(_FIXED_HEADER, [_fixed_row(cell, found) for cell, found in cells]),
+        )
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def dominated(points: Iterable[Point]) -> list[Above]:
@@ -331,7 +343,7 @@ def draw_error(points: Iterable[Point], folder: str | os.PathLike[str]) -> list[
 
 
 def write(path_jsonl: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[Path]:
-    """Write summary.md, points.csv and the pictures; each file appears whole or not at all.
+    """Write the tables, points.csv and the pictures; each file appears whole or not at all.
 
     Returns
     -------
@@ -340,7 +352,11 @@ def write(path_jsonl: str | os.PathLike[str], folder: str | os.PathLike[str]) ->
     """
     points = read(path_jsonl)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    texts = {"summary.md": summary(points), "points.csv": full_table(points)}
+    texts = {
+        "summary.md": summary(points),
+        "fixed_length.md": fixed_length(points),
+        "points.csv": full_table(points),
+    }
     for name, text in texts.items():
         write_text(Path(folder, name), text)
     paths = [Path(folder, name) for name in texts]
@@ -355,6 +371,15 @@ def write_text(path: Path, text: str) -> None:
 
 def _cell(point: Point) -> Cell:
     return Cell(point.task, point.table, point.rows, point.labels, point.head)
+
+
+def _regimes(points: Iterable[Point]) -> dict[str, list[tuple[Cell, Curves]]]:
+    """Group cells by labels and head."""
+    found: dict[str, list[tuple[Cell, Curves]]] = defaultdict(list)
+    for cell, cell_curves in curves(points).items():
+        name = cell.regime
+        found[f"{name[0].upper()}{name[1:]}"].append((cell, cell_curves))
+    return found
 
 
 def _by_labels(labels: str | int) -> float:
@@ -387,10 +412,12 @@ def reference_of(cell: Cell, found: Curves) -> Spot | None:
     return max(there, key=lambda spot: spot.mean("dev"), default=None)
 
 
-def _pick(spots: Sequence[Spot], reference: Spot, by: str) -> Pick | None:
+def _pick(
+    spots: Sequence[Spot], reference: Spot, by: str, tolerance: float = TOLERANCE
+) -> Pick | None:
     """Pick the smallest setting that is near the reference by "dev" or "test"."""
     points = {spot: points_above(spot, reference, by)[0] for spot in spots}
-    near = [spot for spot in spots if points[spot] >= -TOLERANCE - _TINY]
+    near = [spot for spot in spots if points[spot] >= -tolerance - _TINY]
     if near:
         return Pick(min(near, key=lambda spot: (spot.nbytes, -points[spot])), True)
     closest = max(spots, key=lambda spot: (points[spot], -spot.nbytes), default=None)
@@ -480,13 +507,8 @@ _ERROR_HEADER = (
     "peers’ error at most these bytes",
     "peers’ bytes for no more error",
 )
-_CHECK_HEADER = (
-    "data",
-    "fixed length’s bytes / ours, on dev",
-    "on test",
-    "ours, test",
-    "bag of words, test",
-)
+_BAG_HEADER = ("data", *(f"{size:,}" for size in _BAG_SIZES))
+_FIXED_HEADER = ("data", *(f"{by}, {points:g}" for by in ("dev", "test") for points in _TOLERANCES))
 
 
 def _regime_tables(cells: Sequence[tuple[Cell, Curves]]) -> list[str]:
@@ -497,10 +519,18 @@ def _regime_tables(cells: Sequence[tuple[Cell, Curves]]) -> list[str]:
         "The same read off the test curve (it chooses by the test, so it flatters whoever has "
         "more settings):",
         markdown(_TEST_HEADER, [_test_row(cell, found) for cell, found in cells]),
-        "Bytes that one fixed length needs to be near the reference, over ours, chosen on dev and "
-        "read off the test curve; and ours of the first table beside the best bag of words on dev "
-        "that is no larger:",
-        markdown(_CHECK_HEADER, [_check_row(cell, found) for cell, found in cells]),
+        *_bag_tables(cells),
+    ]
+
+
+def _bag_tables(cells: Sequence[tuple[Cell, Curves]]) -> list[str]:
+    rows = [_bag_row(cell, found) for cell, found in cells if (BAG, "none") in found]
+    if not rows:
+        return []
+    return [
+        "Test accuracy of ours / of the bag of words, each at the setting of no more than so many "
+        "bytes that is best on dev, in per cent:",
+        markdown(_BAG_HEADER, rows),
     ]
 
 
@@ -566,25 +596,41 @@ def _test_row(cell: Cell, found: Curves) -> list[str]:
     return [cell.data, _ratio(ours), *_against(ours, peer, reference)]
 
 
-def _check_row(cell: Cell, found: Curves) -> list[str]:
+def _bag_row(cell: Cell, found: Curves) -> list[str]:
+    return [cell.data, *(_bag_beside_ours(found, size) for size in _BAG_SIZES)]
+
+
+def _bag_beside_ours(found: Curves, budget: float) -> str:
+    affordable = [spot for spot in found.get((OURS, "task"), []) if spot.nbytes <= budget]
+    ours = max(affordable, key=lambda spot: (spot.mean("dev"), -spot.nbytes), default=None)
+    bag = _bag_of_words(found, budget)
+    accuracies = (ours and ours.mean("test"), bag and bag[0])
+    return " / ".join("–" if value is None else f"{100 * value:.1f}" for value in accuracies)
+
+
+def _fixed_row(cell: Cell, found: Curves) -> list[str]:
     reference = reference_of(cell, found)
-    ours = None if reference is None else _pick_own(found, OURS, reference, "dev")
-    if reference is None or ours is None:
-        return [cell.data, *["–"] * 4]
-    shares = [_fixed_over_ours(found, reference, by) for by in ("dev", "test")]
-    accuracy = _sized(ours.spot.mean("test"), ours.spot.nbytes)
-    return [cell.data, *shares, accuracy, _bag_beside(found, ours.spot)]
+    if reference is None:
+        return [cell.data, *["–"] * (len(_FIXED_HEADER) - 1)]
+    shares = [
+        _fixed_over_ours(found, reference, by, points)
+        for by in ("dev", "test")
+        for points in _TOLERANCES
+    ]
+    return [cell.data, *shares]
 
 
-def _fixed_over_ours(found: Curves, reference: Spot, by: str) -> str:
-    fixed = _pick_own(found, FIXED, reference, by)
+def _fixed_over_ours(found: Curves, reference: Spot, by: str, tolerance: float) -> str:
+    fixed, own = (_pick_own(found, name, reference, by, tolerance) for name in (FIXED, OURS))
     if fixed and not fixed.is_near:
         return "never near"
-    return _bytes_over(fixed, _pick_own(found, OURS, reference, by))
+    return _bytes_over(fixed, own)
 
 
-def _pick_own(found: Curves, method: str, reference: Spot, by: str) -> Pick | None:
-    return _pick(found.get((method, "task"), []), reference, by)
+def _pick_own(
+    found: Curves, method: str, reference: Spot, by: str, tolerance: float = TOLERANCE
+) -> Pick | None:
+    return _pick(found.get((method, "task"), []), reference, by, tolerance)
 
 
 def _picks(found: Curves, reference: Spot, by: str) -> tuple[Pick | None, Pick | None]:
@@ -626,15 +672,6 @@ def _bytes_over(one: Pick | None, other: Pick | None) -> str:
     if one is None or other is None or not (one.is_near and other.is_near):
         return "–"
     return f"{one.spot.nbytes / other.spot.nbytes:.2f}"
-
-
-def _sized(accuracy: float, nbytes: float) -> str:
-    return f"{100 * accuracy:.1f} % ({nbytes:,.0f} B)"
-
-
-def _bag_beside(found: Curves, ours: Spot) -> str:
-    bag = _bag_of_words(found, ours.nbytes)
-    return _sized(*bag) if bag else "–"
 
 
 def _list_above(points: Iterable[Point]) -> str:
