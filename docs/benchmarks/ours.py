@@ -155,6 +155,8 @@ _LINEAR: list[dict[str, Any]] = [
             (0.02, (0, 1), 64),
             (0.02, (1, 2), 64),
             (0.01, (1, 2), 64),
+            # The small end: one code, for the words that say most.
+            *((penalty, (0, 1), 16) for penalty in (0.08, 0.16, 0.32, 0.64, 1.28)),
         )
     ),
 ]
@@ -189,7 +191,10 @@ _ABLATIONS: dict[str, list[dict[str, Any]]] = {
         *({"code_lengths": (length,)} for length in (4, 2, 1, 8, 16)),
         # As the best of ours on TREC-6 is, but for the lengths.
         *({"code_lengths": (length,), "n_codewords": 16, **_TASK_ALONE} for length in (1, 2, 4)),
-        *({"code_lengths": (1,), "n_codewords": number, **_TASK_ALONE} for number in (8, 32, 64)),
+        *(
+            {"code_lengths": (1,), "n_codewords": number, **_TASK_ALONE}
+            for number in (8, 32, 64, 4, 2)
+        ),
     ],
     # The trade between the task and the table as it was.
     "skadacomp, reconstruction weight 10": [
