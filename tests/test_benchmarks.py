@@ -242,6 +242,7 @@ def test_the_report_picks_the_smallest_that_is_as_accurate(tmp_path):
         + line("skadacomp", "task", "a", 100, 0.85, 0.86, seed)
         + line("skadacomp", "task", "b", 250, 0.898, 0.899, seed)
         + line("skadacomp", "task", "c", 500, 0.90, 0.90, seed)
+        + line("skadacomp", "task", "d", 600, 0.905, 0.89, seed)
         + line("RQ", "fine-tuned", "2 × 4 bits", 1_000, 0.88, 0.87, seed)
         + line("RQ", "fine-tuned", "8 × 4 bits", 2_000, 0.897, 0.91, seed)
         for seed in (0, 1)
@@ -252,7 +253,9 @@ def test_the_report_picks_the_smallest_that_is_as_accurate(tmp_path):
     (above,) = report.dominated(points)  # .91 at 2,000 bytes against our .90
     assert above.peer.name == "RQ, 8 × 4 bits, fine-tuned"
     assert above.points == pytest.approx(1)
+    assert above.on_dev == pytest.approx(-0.8)  # .897 against the .905 of another
     summary = report.summary(points)
+    assert "50×: +1.0 ± 0.0, dev −0.8" in summary
     assert "| 400× |" in summary  # b: 100,000 / 250
     assert "| RQ, 8 × 4 bits, fine-tuned | 50× |" in summary
     written = report.write(file, tmp_path / "out")

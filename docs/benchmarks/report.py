@@ -194,6 +194,8 @@ class Above(NamedTuple):
         Our best point of no more bytes; None if all of ours are larger.
     points, error : float
         How far above, and the standard error of that over seeds; NaN where it is not known.
+    on_dev : float
+        Points above our best on dev of no more bytes; NaN where it is not known.
     """
 
     cell: Cell
@@ -201,6 +203,7 @@ class Above(NamedTuple):
     ours: Spot | None
     points: float
     error: float
+    on_dev: float
 
 
 def read(path: str | os.PathLike[str]) -> list[Point]:
@@ -464,9 +467,10 @@ def _bag_of_words(found: Curves, budget: float) -> tuple[float, float] | None:
 def _held_against(cell: Cell, peer: Spot, ours: Sequence[Spot]) -> Above:
     smaller = [spot for spot in ours if spot.nbytes <= peer.nbytes]
     if not smaller:
-        return Above(cell, peer, None, np.nan, np.nan)
-    best = max(smaller, key=lambda spot: spot.mean("test"))
-    return Above(cell, peer, best, *points_above(peer, best, "test"))
+        return Above(cell, peer, None, np.nan, np.nan, np.nan)
+    best, best_on_dev = (max(smaller, key=lambda spot: spot.mean(by)) for by in ("test", "dev"))
+    on_dev, _ = points_above(peer, best_on_dev, "dev")
+    return Above(cell, peer, best, *points_above(peer, best, "test"), on_dev)
 
 
 # ---- Markdown ----
@@ -683,11 +687,13 @@ def _list_above(points: Iterable[Point]) -> str:
     n_compared = {cell: len(_compared(found)) for cell, found in curves(points).items()}
     higher = [one for found in by_cell.values() for one in found if one.ours is not None]
     clear = sum(one.points > 2 * one.error for one in higher)
+    twice = sum(one.on_dev > _TINY for one in higher)
     lines = [
         "## Peers above our curve",
         "Peers of 1/5000 to 1/10 of the table whose mean test accuracy is higher than that of our "
         f"best point of no more bytes, and by how many points: {len(higher)} of "
-        f"{sum(n_compared.values()):,}, {clear} by more than two standard errors.",
+        f"{sum(n_compared.values()):,}, {clear} by more than two standard errors. Then how far the "
+        f"same peer is above our best on dev: {twice} are on both.",
     ]
     items = [_line_above(cell, found, n_compared[cell]) for cell, found in by_cell.items()]
     return "\n\n".join([*lines, "\n".join(items) or "None."])
@@ -700,7 +706,8 @@ def _line_above(cell: Cell, found: Sequence[Above], n_compared: int) -> str:
     if n_smaller:
         parts.append(f"{n_smaller} smaller than all of ours")
     named = [
-        f"\n  - {one.peer.name}, {_times(one.peer)}: {signed(one.points, one.error)}"
+        f"\n  - {one.peer.name}, {_times(one.peer)}: {signed(one.points, one.error)}, "
+        f"dev {signed(one.on_dev)}"
         for one in higher
     ]
     return f"- {cell.data}, {cell.regime}: {', '.join(parts)}{''.join(named)}"
