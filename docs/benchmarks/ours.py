@@ -155,6 +155,10 @@ _LINEAR: list[dict[str, Any]] = [
             (0.02, (0, 1), 64),
             (0.02, (1, 2), 64),
             (0.01, (1, 2), 64),
+            # As small, with fewer codewords.
+            (0.008, (1, 2), 16),
+            (0.01, (1, 2, 4), 8),
+            (0.01, (1, 2, 3), 4),
             # The small end: one code, for the words that say most.
             *((penalty, (0, 1), 16) for penalty in (0.08, 0.16, 0.32, 0.64, 1.28)),
         )
