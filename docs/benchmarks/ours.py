@@ -155,7 +155,7 @@ _LINEAR: list[dict[str, Any]] = [
             (0.02, (0, 1), 64),
             (0.02, (1, 2), 64),
             (0.01, (1, 2), 64),
-            # As small, with fewer codewords.
+            # Of fewer codewords a code for every word takes few bytes.
             (0.008, (1, 2), 16),
             (0.01, (1, 2, 4), 8),
             (0.01, (1, 2, 3), 4),

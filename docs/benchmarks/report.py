@@ -687,13 +687,13 @@ def _list_above(points: Iterable[Point]) -> str:
     n_compared = {cell: len(_compared(found)) for cell, found in curves(points).items()}
     higher = [one for found in by_cell.values() for one in found if one.ours is not None]
     clear = sum(one.points > 2 * one.error for one in higher)
-    twice = sum(one.on_dev > _TINY for one in higher)
+    on_both = sum(one.on_dev > _TINY for one in higher)
     lines = [
         "## Peers above our curve",
         "Peers of 1/5000 to 1/10 of the table whose mean test accuracy is higher than that of our "
         f"best point of no more bytes, and by how many points: {len(higher)} of "
-        f"{sum(n_compared.values()):,}, {clear} by more than two standard errors. Then how far the "
-        f"same peer is above our best on dev: {twice} are on both.",
+        f"{sum(n_compared.values()):,}, {clear} by more than two standard errors. After each, how "
+        f"far it is above our best on dev; {on_both} are above both.",
     ]
     items = [_line_above(cell, found, n_compared[cell]) for cell, found in by_cell.items()]
     return "\n\n".join([*lines, "\n".join(items) or "None."])
