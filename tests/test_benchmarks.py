@@ -12,6 +12,8 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.utils import Bunch
+from torch.nn.utils import parameters_to_vector
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from skadacomp import AdaptiveCodebookCompressor, EmbeddingTable
 from skadacomp._learning.teacher import Teacher
@@ -525,6 +527,30 @@ def translator(kinds, tmp_path):
     torch.manual_seed(0)
     model = Teacher(torch.as_tensor(case.table.vectors.copy()), task.make_head(N_DIMS)).eval()
     return model, task.documents.first(7), encoder
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.75])
+def test_heads_are_kept_as_running_means_of_their_weights(kinds, tmp_path, averaging):
+    case = kinds.load_case(tmp_path, "translation")
+    (task,) = case.problem(0).tasks
+    part, late = task.documents.part(np.arange(64)), task.documents.part(np.arange(64, 90))
+    steps = []
+
+    def note(optimizer, *_):
+        steps.append(parameters_to_vector(optimizer.param_groups[0]["params"]).detach())
+
+    schedule = kinds.Schedule(2, averaging=averaging)
+    hook = register_optimizer_step_post_hook(note)
+    try:
+        found = kinds.read_fixed(case.table.vectors, task.make_head, part, late, 0, schedule)
+    finally:
+        hook.remove()
+    assert len(steps) == 4  # both epochs better than the one before
+    mean = steps[0]
+    for weights in steps[1:]:
+        mean = averaging * mean + (1 - averaging) * weights
+    torch.testing.assert_close(parameters_to_vector(found.head.parameters()), mean)
+    assert not found.training
 
 
 def test_translations_are_written_as_people_would_and_scored(translator):

@@ -11,6 +11,7 @@ import torch
 from linear import Score
 from numpy.typing import NDArray
 from tasks import Case
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from skadacomp._learning.heads import ConvolutionalHead, Head
@@ -19,10 +20,15 @@ from skadacomp._learning.trainer import Documents, Trainer, one_thread, seeded
 
 
 class Schedule(NamedTuple):
-    """How long a network is trained: epochs at most, and those without a better one."""
+    """How a network is trained: epochs at most, and those without a better one.
+
+    `averaging` is the share of the weights' running means that a step keeps. The means are what is
+    evaluated and kept, as steps throw them about less (Polyak and Juditsky 1992).
+    """
 
     n_epochs: int = 20
     patience: int = 4
+    averaging: float = 0.0
 
 
 USUAL = Schedule()
@@ -61,6 +67,8 @@ def read_fixed(
         head = make_head(vectors.shape[1])
         model = Teacher(torch.as_tensor(np.array(vectors)), head)
         model.vectors.requires_grad_(False)
+        means = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging))
+        found: Teacher = means.module
         optimizer = torch.optim.Adam(head.parameters(), lr=head.learning_rate)
         random = np.random.default_rng(seed)
 
@@ -68,7 +76,8 @@ def read_fixed(
             order = random.permutation(len(train))
             for batch in train.batches(head.batch_size(len(train)), CPU, order):
                 yield head.criterion.loss(model(batch), batch.targets)
+                means.update_parameters(model)  # a step later
 
         trainer = Trainer(schedule.patience, tqdm(disable=True))
-        trainer.run(model, optimizer, schedule.n_epochs, losses, lambda: evaluate(model, dev, CPU))
-    return model
+        trainer.run(means, optimizer, schedule.n_epochs, losses, lambda: evaluate(found, dev, CPU))
+    return found

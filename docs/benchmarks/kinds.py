@@ -98,9 +98,11 @@ _OURS: list[dict[str, Any]] = [
         "codebook_bits": 8,
     },
 ]
-# For every method's head alike. Pairs are few, so that their epochs are short; translations many.
+# For every method's head alike. Pairs are few, so that their epochs are short; translations many,
+# and a translator's weights are averaged over about an epoch of 255 steps.
 _PAIRS = Schedule(n_epochs=80, patience=20)
-_SCHEDULES = {"pair": _PAIRS, "pair-regression": _PAIRS, "translation": Schedule(n_epochs=10)}
+_TRANSLATIONS = Schedule(n_epochs=10, averaging=1 - 1 / 255)
+_SCHEDULES = {"pair": _PAIRS, "pair-regression": _PAIRS, "translation": _TRANSLATIONS}
 
 
 Scores = dict[str, float]  # "score" is the one to read
@@ -139,7 +141,7 @@ class Case:
 
     def compressor(self, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
         """Make the estimator; networks fit a task within few epochs."""
-        n_epochs, patience = self.schedule
+        n_epochs, patience, _ = self.schedule
         given = {**BASE, "max_iter": n_epochs, "n_iter_no_change": patience, **parameters}
         return AdaptiveCodebookCompressor(task=self.kind, random_state=seed, **given)
 
