@@ -30,6 +30,11 @@ class Schedule(NamedTuple):
     patience: int = 4
     averaging: float = 0.0
 
+    @property
+    def of_fits(self) -> dict[str, int]:
+        """The estimator's parameters that make each stage of a fit as long."""
+        return {"max_iter": self.n_epochs, "n_iter_no_change": self.patience}
+
 
 USUAL = Schedule()
 CPU = torch.device("cpu")
@@ -65,10 +70,10 @@ def read_fixed(
     """Train a head on vectors that stay as they are, until dev says stop."""
     with seeded(seed):
         head = make_head(vectors.shape[1])
-        model = Teacher(torch.as_tensor(np.array(vectors)), head)
+        means = AveragedModel(head, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging))
+        table = torch.as_tensor(np.array(vectors))
+        model, found = Teacher(table, head), Teacher(table, means.module)
         model.vectors.requires_grad_(False)
-        means = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging))
-        found: Teacher = means.module
         optimizer = torch.optim.Adam(head.parameters(), lr=head.learning_rate)
         random = np.random.default_rng(seed)
 
@@ -76,8 +81,8 @@ def read_fixed(
             order = random.permutation(len(train))
             for batch in train.batches(head.batch_size(len(train)), CPU, order):
                 yield head.criterion.loss(model(batch), batch.targets)
-                means.update_parameters(model)  # a step later
+                means.update_parameters(head)  # a step later
 
         trainer = Trainer(schedule.patience, tqdm(disable=True))
         trainer.run(means, optimizer, schedule.n_epochs, losses, lambda: evaluate(found, dev, CPU))
-    return found
+    return found.eval()

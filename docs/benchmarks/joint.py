@@ -82,8 +82,7 @@ class Pair:
         }
         parameters = {**_COMMON, **_NAMES[name], "random_state": seed}
         if name != SENTIMENT:  # networks fit a task within few epochs
-            n_epochs, patience, _ = self.chunking.schedule
-            parameters |= {"max_iter": n_epochs, "n_iter_no_change": patience}
+            parameters |= self.chunking.schedule.of_fits
         compressor = AdaptiveCodebookCompressor(**parameters)
         if name in given:
             (X, y), (X_val, y_val) = given[name]

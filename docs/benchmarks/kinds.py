@@ -141,8 +141,7 @@ class Case:
 
     def compressor(self, seed: int, **parameters: Any) -> AdaptiveCodebookCompressor:
         """Make the estimator; networks fit a task within few epochs."""
-        n_epochs, patience, _ = self.schedule
-        given = {**BASE, "max_iter": n_epochs, "n_iter_no_change": patience, **parameters}
+        given = {**BASE, **self.schedule.of_fits, **parameters}
         return AdaptiveCodebookCompressor(task=self.kind, random_state=seed, **given)
 
     @property
