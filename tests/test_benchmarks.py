@@ -529,28 +529,51 @@ def translator(kinds, tmp_path):
     return model, task.documents.first(7), encoder
 
 
-@pytest.mark.parametrize("averaging", [0.0, 0.75])
-def test_heads_are_kept_as_running_means_of_their_weights(kinds, tmp_path, averaging):
-    case = kinds.load_case(tmp_path, "translation")
-    (task,) = case.problem(0).tasks
-    part, late = task.documents.part(np.arange(64)), task.documents.part(np.arange(64, 90))
+@pytest.fixture
+def head_steps():
+    """The weights of a head after each step of any optimizer."""
     steps = []
 
     def note(optimizer, *_):
         steps.append(parameters_to_vector(optimizer.param_groups[0]["params"]).detach())
 
-    schedule = kinds.Schedule(2, averaging=averaging)
     hook = register_optimizer_step_post_hook(note)
-    try:
-        found = kinds.read_fixed(case.table.vectors, task.make_head, part, late, 0, schedule)
-    finally:
-        hook.remove()
-    assert len(steps) == 4  # both epochs better than the one before
-    mean = steps[0]
-    for weights in steps[1:]:
+    yield steps
+    hook.remove()
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.75])
+def test_heads_are_kept_as_running_means_of_their_weights(kinds, tmp_path, averaging, head_steps):
+    case = kinds.load_case(tmp_path, "translation")
+    (task,) = case.problem(0).tasks
+    part, late = task.documents.part(np.arange(64)), task.documents.part(np.arange(64, 90))
+    schedule = kinds.Schedule(2, averaging=averaging)
+    found = kinds.read_fixed(case.table.vectors, task.make_head, part, late, 0, schedule)
+    assert len(head_steps) == 4  # both epochs better than the one before
+    mean = head_steps[0]
+    for weights in head_steps[1:]:
         mean = averaging * mean + (1 - averaging) * weights
     torch.testing.assert_close(parameters_to_vector(found.head.parameters()), mean)
     assert not found.training
+
+
+def test_a_head_that_diverges_goes_back_to_its_best_state(kinds, tmp_path, head_steps, monkeypatch):
+    case = kinds.load_case(tmp_path, "translation")
+    (task,) = case.problem(0).tasks
+    part, late = task.documents.part(np.arange(64)), task.documents.part(np.arange(64, 90))
+    head = task.make_head(case.table.vectors.shape[1])
+    loss, factors = head.criterion.loss, iter([1.0, 1.0, 1.0, torch.nan])
+
+    def diverging(outputs, targets):
+        factor = next(factors, 1.0) if outputs.requires_grad else 1.0
+        return factor * loss(outputs, targets)
+
+    monkeypatch.setattr(head.criterion, "loss", diverging)
+    kinds.read_fixed(case.table.vectors, lambda n_dims: head, part, late, 0, kinds.Schedule(3))
+    _, best, left, after = head_steps[:4]  # an epoch has two steps
+    rate = head.learning_rate
+    assert (left - best).abs().max() > 0.5 * rate
+    assert (after - best).abs().max() < 0.11 * rate  # a tenth of the rate from there
 
 
 def test_translations_are_written_as_people_would_and_scored(translator):

@@ -84,5 +84,6 @@ def read_fixed(
                 means.update_parameters(head)  # a step later
 
         trainer = Trainer(schedule.patience, tqdm(disable=True))
-        trainer.run(means, optimizer, schedule.n_epochs, losses, lambda: evaluate(found, dev, CPU))
+        both = torch.nn.ModuleList([head, means])  # a head that diverges goes back with its means
+        trainer.run(both, optimizer, schedule.n_epochs, losses, lambda: evaluate(found, dev, CPU))
     return found.eval()
