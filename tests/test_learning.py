@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -1668,7 +1669,7 @@ def task_of_pairs(n_pairs=300):
     return Task(documents, order[:250], order[250:], True, lambda n_dims: pair_head())
 
 
-def test_codes_of_pairs_are_searched_for_too(monkeypatch):
+def test_a_head_says_where_codes_come_from(monkeypatch):
     """What is searched for leaves less error than greedy codes that training leaves alone."""
     table, task = random_table(), task_of_pairs()
     settings = settings_of(
@@ -1676,14 +1677,22 @@ def test_codes_of_pairs_are_searched_for_too(monkeypatch):
     )
     tuned = fine_tune_table(table, task, settings)
     seen = np.unique(task.documents.weights.indices)
-    errors = {}
-    for searches in (True, False):
-        monkeypatch.setattr(PairHead, "searches", searches)
+    errors, bars = {}, []
+
+    def progress(n_stages, settings):
+        bars.append(tqdm(total=n_stages * settings.max_iter, file=StringIO()))
+        return bars[-1]
+
+    monkeypatch.setattr(learner, "_progress", progress)
+    # Epochs of codes and of their codebooks, and of codebooks for codes that are searched for.
+    for source, n_epochs in {"task": 4, "search": 2, "either": 6}.items():
+        monkeypatch.setattr(PairHead, "source_of_codes", source)
         learned = learn(table, task, settings)
-        # Epochs of codes and codebooks, and of the codebooks of the other codes.
-        assert len(learned.history) == (6 if searches else 4)
-        errors[searches] = ((rebuilt(learned) - tuned)[seen] ** 2).sum()
-    assert errors[True] < 0.95 * errors[False]
+        assert len(learned.history) == n_epochs
+        assert bars[-1].n == bars[-1].total
+        errors[source] = ((rebuilt(learned) - tuned)[seen] ** 2).sum()
+    assert errors["search"] < 0.95 * errors["task"]
+    assert errors["either"] == pytest.approx(errors["search"])  # what held-out pairs prefer here
 
 
 @pytest.mark.parametrize("worse", ["codebooks", "searched codebooks"])
@@ -1709,10 +1718,10 @@ def test_held_out_pairs_say_which_codes_are_kept(monkeypatch, worse):
     assert kept[0].encoder.codebooks is trained[other]
 
 
-def test_several_tasks_search_if_each_does():
+def test_several_tasks_agree_on_where_codes_come_from_or_train_them():
     pairs, words = pair_head(), PooledHead(8, 2, True)
-    assert JointHead([pairs, pairs], [0.5, 0.5]).searches
-    assert not JointHead([pairs, words], [0.5, 0.5]).searches
+    assert JointHead([pairs, pairs], [0.5, 0.5]).source_of_codes == "either"
+    assert JointHead([pairs, words], [0.5, 0.5]).source_of_codes == "task"
 
 
 def test_several_tasks_are_ordered_if_one_is():

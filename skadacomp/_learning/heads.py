@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from skadacomp._learning.criteria import Classes, Criterion, Indicators, Values
 from skadacomp._learning.trainer import Batch, Documents, batch_size
 
 USUAL_DIMS = 50  # of the tables that rates and shares are meant for; those of more scale them
+SourceOfCodes = Literal["task", "search", "either"]
 _N_SKETCHED = 512  # documents that a head is asked about when its metric is estimated
 
 
@@ -39,9 +40,9 @@ class Head(nn.Module):
     label_weight: float = 0.5  # of the targets, beside what the fine-tuned head says, for codes
     # What `reconstruction_weight` is multiplied by for directions that the head does not read.
     unread_share: float = 1.0
-    # Whether codes that are searched for, to rebuild the fine-tuned vectors best, may take the
-    # place of those that the task trains: for a head that reads much of a vector.
-    searches: bool = False
+    # Where codes come from: the task trains them; or they are searched for, to rebuild the
+    # fine-tuned vectors best, for a head that reads much of a vector; or held-out loss chooses.
+    source_of_codes: SourceOfCodes = "task"
     inverse: torch.Tensor | None  # (n_dims, n_dims), what undoes the image that the head is given
     dropped: torch.Tensor | None  # (n_dims,), where words without a code lie in that image
 
@@ -319,7 +320,7 @@ class PairHead(Head):
     """
 
     ordered = False
-    searches = True
+    source_of_codes = "either"
 
     def __init__(
         self,
@@ -377,6 +378,9 @@ class TranslationHead(Head):
     """
 
     learning_rate = 4e-3
+    # Codes that this head trains move far from the fine-tuned vectors, and a translator trained
+    # anew on them does worse than its own held-out loss says.
+    source_of_codes = "search"
 
     def __init__(
         self, n_dims: int, n_outputs: int, n_hidden: int = 128, n_dims_out: int = 64

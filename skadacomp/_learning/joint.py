@@ -83,7 +83,8 @@ class JointHead(Head):
         # The most cautious of them: the table is shared.
         self.learning_rate = min(head.learning_rate for head in heads)
         self.noise = min(head.noise for head in heads)
-        self.searches = all(head.searches for head in heads)
+        sources = {head.source_of_codes for head in heads}
+        self.source_of_codes = sources.pop() if len(sources) == 1 else "task"
         self.ordered = any(head.ordered for head in heads)
 
     def _each(self) -> list[Head]:

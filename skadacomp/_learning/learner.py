@@ -529,23 +529,29 @@ class _Learner:
         student.lengths.choices = chosen
 
     def _learn_codes(self, student: Student) -> Student:
-        """Step 2: train codes on the task, then codebooks; or search for the codes, if better."""
-        tries = self.teacher is not None and self.teacher.head.searches
-        searched = copy.deepcopy(student) if tries else None
-        self._stage(student, "codes")
-        if self.teacher is None:
+        """Step 2: codes that the task trains, or that are searched for; then their codebooks."""
+        source = "task" if self.teacher is None else self.teacher.head.source_of_codes
+        if source == "task":
+            return self._train_codes(student)
+        # The bar counts one stage of codes and one of codebooks.
+        self.bar.total += self.settings.max_iter * (1 if source == "either" else -1)
+        trained = self._train_codes(copy.deepcopy(student)) if source == "either" else None
+        self._search(student)
+        self._stage(student, "searched codebooks")
+        if trained is None:
             return student
-        student.fix_codes()
-        self._stage(student, "codebooks")
-        if searched is None:
-            return student
-        self._search(searched)
-        self._stage(searched, "searched codebooks")
 
         def loss(student: Student) -> float:
             return self._evaluate(student, lambda: torch.zeros(()))["loss"]
 
-        return min(student, searched, key=loss)
+        return min(trained, student, key=loss)
+
+    def _train_codes(self, student: Student) -> Student:
+        self._stage(student, "codes")
+        if self.teacher is not None:
+            student.fix_codes()
+            self._stage(student, "codebooks")
+        return student
 
     @torch.no_grad()
     def _search(self, student: Student) -> None:
@@ -566,7 +572,6 @@ class _Learner:
                 codebooks = refit_codebooks(codes, inputs, centre, codebooks, weights)
             return {"codes": torch.from_numpy(codes), "codebooks": torch.from_numpy(codebooks)}
 
-        self.bar.total += self.settings.max_iter  # of codebooks, once more
         found = self._once("search", search)
         student.encoder.codebooks.copy_(found["codebooks"])
         # Beyond a word's length any code will do.
