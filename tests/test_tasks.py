@@ -260,6 +260,7 @@ def test_translations_are_learned(table, sentences):
     assert fit.task_ == "translation"
     # Ends and lengths alone are 1 in 6; guessing a word 1 in 60.
     assert fit.history_["task_score"][-1] > 0.3
+    assert len(fit.history_["task_score"]) <= 12  # of codebooks: codes are searched for
     assert fit.transform(X[:2]).shape[0] == len(X[0]) + len(X[1])
     assert fit.transform([" ".join(words) for words in X[:2]]).shape[0] == 2
 
