@@ -1718,55 +1718,6 @@ def test_held_out_pairs_say_which_codes_are_kept(monkeypatch, worse):
     assert kept[0].encoder.codebooks is trained[other]
 
 
-def test_made_up_pairs_have_other_words_and_other_partners():
-    documents = task_of_pairs(2000).documents
-    before = documents.weights.copy()
-    shares = np.zeros(N_WORDS)
-    shares[100:103] = 0.5, 0.3, 0.2  # of words that no pair has
-    made_up = documents.made_up(shares, np.random.default_rng(0))
-    assert (abs(documents.weights - before)).nnz == 0
-    assert made_up.n_texts == 2
-    np.testing.assert_array_equal(made_up.weights.indptr, before.indptr)
-    words, was = (d.weights.indices.reshape(-1, 2) for d in (made_up, documents))
-    drawn = np.bincount(words[words >= 60], minlength=N_WORDS) / words.size
-    np.testing.assert_allclose(drawn, 0.15 * shares, atol=0.015)
-    kept = words < 60
-    assert (words == was)[kept[:, 0], 0].all()
-    # Half have their partners, and others have the same one by chance.
-    assert (words == was)[kept[:, 1], 1].mean() == pytest.approx(0.5, abs=0.05)
-
-
-@pytest.mark.parametrize("kind", ["pair", "pair-regression"])
-def test_codes_of_scores_imitate_the_teacher_on_made_up_pairs(monkeypatch, kind):
-    task = task_of_pairs()
-    if kind == "pair-regression":
-        targets = np.eye(2, dtype=np.float32)[task.documents.targets]
-        documents = replace(task.documents, targets=targets)
-        task = replace(task, documents=documents, make_head=lambda n_dims: pair_head(kind))
-    imitation, asked, teachers = Student.imitation, [], []
-    run = learner._Learner._learn_codes
-
-    def imitated(self, batch, heat, generator):
-        loss = imitation(self, batch, heat, generator)
-        asked.append((batch, loss.item()))
-        return loss
-
-    monkeypatch.setattr(Student, "imitation", imitated)
-    monkeypatch.setattr(
-        learner._Learner, "_learn_codes", lambda s, st: teachers.append(s.teacher) or run(s, st)
-    )
-    learn(random_table(), task, settings_of(max_iter=2, length_method="rate-distortion"))
-    if kind == "pair":
-        assert not asked
-        return
-    # Codes, their codebooks, and codebooks of searched codes: two epochs of each.
-    assert sum(len(batch.starts) for batch, _ in asked) == 3 * 2 * 2 * 250
-    for batch, loss in asked:
-        with torch.no_grad():
-            torch.testing.assert_close(batch.targets, teachers[0](batch))
-        assert loss > 0
-
-
 def test_several_tasks_agree_on_where_codes_come_from_or_train_them():
     pairs, words = pair_head(), PooledHead(8, 2, True)
     assert JointHead([pairs, pairs], [0.5, 0.5]).source_of_codes == "either"

@@ -43,9 +43,6 @@ class Head(nn.Module):
     # Where codes come from: the task trains them; or they are searched for, to rebuild the
     # fine-tuned vectors best, for a head that reads much of a vector; or held-out loss chooses.
     source_of_codes: SourceOfCodes = "task"
-    # Whether codes also learn what the fine-tuned head says of documents that are made up; several
-    # tasks make none up.
-    augments: bool = False
     inverse: torch.Tensor | None  # (n_dims, n_dims), what undoes the image that the head is given
     dropped: torch.Tensor | None  # (n_dims,), where words without a code lie in that image
 
@@ -338,7 +335,6 @@ class PairHead(Head):
         # Few scores are soon known by heart: noise is worth half a point on SICK's dev pairs. Their
         # classes lose as much by it.
         self.noise = 0.3 if isinstance(criterion, Values) else 0.0
-        self.augments = isinstance(criterion, Values)
         self.hidden = nn.Linear(4 * n_dims, n_hidden)
         self.dropout = nn.Dropout(0.2)
         self.linear = nn.Linear(n_hidden, n_outputs)

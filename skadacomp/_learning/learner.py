@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import repeat
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -423,11 +422,10 @@ class _Learner:
         def losses(epoch: int) -> Iterator[torch.Tensor]:
             # The temperature falls from 1.0 to 0.3, so that samples come to be the best lengths.
             heat = 0.3 ** (epoch / max(settings.max_iter - 1, 1)) if lengths_move else None
-            for batch, made_up in self._batches():
-                loss = student.loss(batch, heat, self.generator, self._teach(batch))[0] + size()
-                if made_up is not None:
-                    loss = loss + student.imitation(made_up, heat, self.generator)
-                yield loss
+            order = self.random.permutation(len(self.split.train))
+            for batch in self.split.train.batches(self._batch_size(), self.device, order):
+                told = self._teach(batch)
+                yield student.loss(batch, heat, self.generator, told)[0] + size()
 
         train = partial(
             Trainer(settings.patience, self.bar, self.history, what, self.course).run,
@@ -438,23 +436,6 @@ class _Learner:
             lambda: self._evaluate(student, size),
         )
         self._trained(what, student, train)
-
-    def _batches(self) -> Iterator[tuple[Batch, Batch | None]]:
-        """Go through the training documents in random order, and as many that are made up.
-
-        Those have the teacher's answers as targets; they are None but for a head that wants them.
-        """
-        train, size = self.split.train, self._batch_size()
-        order = self.random.permutation(len(train))
-        real = train.batches(size, self.device, order)
-        teacher = self.teacher
-        if teacher is None or not teacher.head.augments:
-            return zip(real, repeat(None))
-        shares = self.significance[self.active]
-        made_up = train.made_up(shares / shares.sum(), self.random)
-        asked = made_up.batches(size, self.device, order)
-        answered = (replace(batch, targets=_ask(teacher, batch)) for batch in asked)
-        return zip(real, answered, strict=True)
 
     def _trained(
         self, step: str, model: nn.Module, train: Callable[[], None], given: Any = None
@@ -500,9 +481,10 @@ class _Learner:
         n_documents = len(self.split.train)
         return batch_size(n_documents) if self.head is None else self.head.batch_size(n_documents)
 
+    @torch.no_grad()
     def _teach(self, batch: Batch) -> torch.Tensor | None:
-        """Ask the teacher, if there is one."""
-        return None if self.teacher is None else _ask(self.teacher, batch)
+        """Ask the teacher."""
+        return None if self.teacher is None else self.teacher(batch)
 
     def _parameters(self, student: Student) -> list[dict[str, Any]]:
         """Give what belongs to single words a smaller learning rate than what all of them share.
@@ -721,12 +703,6 @@ class _Learner:
 
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values, np.float32), device=self.device)
-
-
-@torch.no_grad()
-def _ask(teacher: Teacher, batch: Batch) -> torch.Tensor:
-    outputs: torch.Tensor = teacher(batch)
-    return outputs
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float64]:

@@ -144,27 +144,13 @@ class Student(nn.Module):
         error = self._error(vectors, batch.rows) + _REPULSION * self.encoder.repulsion()
         if self.head is None:
             return error, None
-        outputs, criterion = self._read(self.head, vectors, kept, batch), self.head.criterion
+        placed = vectors + kept[:, None] * self.targets.centre
+        outputs, criterion = self.head(placed, kept, batch), self.head.criterion
         task = criterion.loss(outputs, batch.targets)
         if taught is not None:
             task = torch.lerp(criterion.distillation(outputs, taught), task, self.head.label_weight)
         score = criterion.score(outputs, batch.targets)
         return task + self.reconstruction_weight * error, score
-
-    def imitation(
-        self, batch: Batch, heat: float | None, generator: torch.Generator
-    ) -> torch.Tensor:
-        """Distance from the teacher's outputs for documents, which are the batch's targets."""
-        assert self.head is not None
-        outputs = self._read(self.head, *self.words(batch.rows, heat, generator), batch)
-        return self.head.criterion.distillation(outputs, batch.targets)
-
-    def _read(
-        self, head: Head, vectors: torch.Tensor, kept: torch.Tensor, batch: Batch
-    ) -> torch.Tensor:
-        """Give the head's outputs for words as seen from the targets' centre."""
-        outputs: torch.Tensor = head(vectors + kept[:, None] * self.targets.centre, kept, batch)
-        return outputs
 
     def _error(self, vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Weighted squared error; the targets' weighted mean square is 1, so it is relative."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from scipy import sparse
 from torch import nn
 from tqdm.auto import tqdm
 
-_REPLACED = 0.15  # of the words, in documents that are made up
 _TELLING = 1e-3  # part of a held-out loss; one that is lower by less is no reason to go on
 
 
@@ -111,29 +110,6 @@ class Documents:
     def texts(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
         """Give the rows of the chosen documents' texts."""
         return (chosen[:, None] * self.n_texts + np.arange(self.n_texts)).ravel()
-
-    def made_up(self, shares: NDArray[np.float64], random: np.random.Generator) -> Documents:
-        """Make documents up from these, for a teacher to answer: their targets say nothing.
-
-        Some of the words give way to others, drawn by their shares; and half of the documents
-        exchange their last texts (Tang et al. 2019, who replace words and pair texts anew).
-
-        Parameters
-        ----------
-        shares : ndarray (n_active,)
-            Summing to 1.
-        random : Generator
-        """
-        texts = self.texts(np.arange(len(self))).reshape(-1, self.n_texts)
-        exchanged = np.flatnonzero(random.random(len(self)) < 0.5)
-        texts[exchanged, -1] = random.permutation(texts[exchanged, -1])
-        weights = self.weights[texts.ravel()]
-        words = weights.indices.copy()
-        replaced = np.flatnonzero(random.random(len(words)) < _REPLACED)
-        words[replaced] = random.choice(len(shares), len(replaced), p=shares)
-        return replace(
-            self, weights=sparse.csr_matrix((weights.data, words, weights.indptr), weights.shape)
-        )
 
     def batch(self, chosen: NDArray[np.int64], device: torch.device) -> Batch:
         """Gather the chosen documents."""
