@@ -479,9 +479,9 @@ def kinds(tmp_path, table, monkeypatch):
     return kinds
 
 
-def run_twice(main, folder, monkeypatch):
+def run_twice(main, folder, monkeypatch, *more):
     """Run a script whose second run finds all of its points, and read them."""
-    given = ["--data", str(folder), "--output", str(folder), "--seeds", "1"]
+    given = ["--data", str(folder), "--output", str(folder), "--seeds", "1", *more]
     monkeypatch.setattr(sys, "argv", [main.__module__, *given])
     file = folder / f"{main.__module__}.jsonl"
     main()
@@ -502,6 +502,25 @@ def test_other_kinds_are_measured_once_and_laid_out(kinds, tmp_path, monkeypatch
     assert text.count("| skadacomp | size_penalty=0.001 |") == 4
     assert all(("chrF" in point) == (point["kind"] == "translation") for point in points)
     assert "CoNLL-2000 chunking, F1" in text
+
+
+def test_a_kind_is_measured_on_the_whole_table_beside_the_rows_of_its_words(
+    kinds, table, tmp_path, monkeypatch
+):
+    vectors = np.vstack([table.vectors, np.ones((5, N_DIMS), np.float32)])
+    more = EmbeddingTable([*table.words, *(f"unseen{i}" for i in range(5))], vectors)
+    monkeypatch.setattr(kinds, "load_source", lambda name: tasks.Source(more, lambda text: []))
+    monkeypatch.setattr(kinds, "_OURS_OF_ALL", [{"size_penalty": 0.002}])
+    run_twice(kinds.main, tmp_path, monkeypatch, "--kinds", "pair")
+    points = run_twice(kinds.main, tmp_path, monkeypatch, "--kinds", "pair", "--rows", "whole")
+    sizes = {(point["rows"], point["table_nbytes"]) for point in points}
+    assert sizes == {("task", table.nbytes), ("whole", more.nbytes)}
+    text = kinds.table_of(points)
+    _, task, whole = text.split("**SICK entailment, accuracy")
+    assert task.startswith("**")
+    assert "| skadacomp | size_penalty=0.001 |" in task
+    assert whole.startswith(", the whole table**")
+    assert "| skadacomp | size_penalty=0.002 |" in whole
 
 
 def test_tags_and_pairs_are_scored_as_the_field_does(kinds, tmp_path):

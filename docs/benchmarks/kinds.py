@@ -5,7 +5,8 @@
 compresses GloVe's rows of CoNLL-2000 (chunking), SICK (entailment and relatedness) and Multi30k
 (English to German), each time for the head that skadacomp has for that kind of task; trains that
 head on the rebuilt vectors, the same way for every method; and writes ``kinds.jsonl`` and
-``kinds.md``. Points that the file has already are not measured again. FOLDER holds
+``kinds.md``. With ``--rows whole`` all rows of GloVe are compressed, for tasks whose words to come
+nobody knows. Points that the file has already are not measured again. FOLDER holds
 ``conll2000/{train,test}.jsonl`` with tokens and tags; ``sick/{train,dev,test}.tsv``, each line
 entailment, relatedness, A and B; and ``multi30k_en_de/{train,dev,test2016}.tsv``, each line English
 and German.
@@ -90,6 +91,17 @@ _OURS: list[dict[str, Any]] = [
         "codebook_bits": 8,
     },
 ]
+# Of a whole table, where a price is for few bits a word, and codebooks are little beside the codes.
+_OURS_OF_ALL: list[dict[str, Any]] = [
+    {"size_penalty": 0.005, "n_codewords": 16, "code_lengths": FINE, "codebook_bits": 4},
+    {"size_penalty": 0.005, "n_codewords": 16, "code_lengths": (*FINE, 16), "codebook_bits": 8},
+    {
+        "size_penalty": 0.002,
+        "n_codewords": 16,
+        "code_lengths": (0, 2, 4, 8, 16, 32),
+        "codebook_bits": 8,
+    },
+]
 # For every method's head alike. Pairs are few, so that their epochs are short; translations many,
 # and a translator's weights are averaged over about an epoch of 255 steps.
 _PAIRS = Schedule(n_epochs=80, patience=20)
@@ -125,9 +137,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Case:
-    """A kind of task on a table's rows."""
+    """A kind of task on a table's rows: those of its words, or the whole table."""
 
     kind: str
+    rows: str  # "task" or "whole"
     table: EmbeddingTable
     split: Split
 
@@ -169,8 +182,8 @@ class Case:
         return float(f1_score(true, found))
 
 
-def load_case(folder: Path, kind: str) -> Case:
-    """Read a task; the table keeps the rows of its words."""
+def load_case(folder: Path, kind: str, rows: str = "task") -> Case:
+    """Read a task; the table keeps the rows of its words, or all of them."""
     readers = {"tagging": _read_tags, "translation": _read_translations}
     X, y, sizes = readers.get(kind, partial(_read_pairs, kind=kind))(folder)
     ends = np.cumsum([0, *sizes])
@@ -178,10 +191,12 @@ def load_case(folder: Path, kind: str) -> Case:
     if len(dev) == 0:
         order = np.random.default_rng(0).permutation(train)
         dev, train = np.sort(order[: len(order) // 10]), np.sort(order[len(order) // 10 :])
-    whole = load_source("glove-50").table
-    texts = [side for pair in X for side in pair] if kind in PAIRS else X
-    used = np.unique([whole.index[w] for words in texts for w in words if w in whole.index])
-    return Case(kind, part_of(whole, used), Split(X, y, train, dev, test))
+    table = load_source("glove-50").table
+    if rows == "task":
+        texts = [side for pair in X for side in pair] if kind in PAIRS else X
+        used = np.unique([table.index[w] for words in texts for w in words if w in table.index])
+        table = part_of(table, used)
+    return Case(kind, rows, table, Split(X, y, train, dev, test))
 
 
 def _read_tags(folder: Path) -> tuple[list[Any], list[Any], list[int]]:
@@ -259,7 +274,7 @@ def methods(
     nbytes = case.table.nbytes
     yield "full precision", "fine-tuned", lambda: (tuned(), nbytes)
     yield "full precision", "frozen", lambda: (np.asarray(case.table.vectors), nbytes)
-    for parameters in _OURS:
+    for parameters in _OURS if case.rows == "task" else _OURS_OF_ALL:
         setting = ", ".join(f"{name}={value}" for name, value in parameters.items())
         yield "skadacomp", setting, partial(_ours, case, seed, parameters)
     for peer in peers(*case.table.vectors.shape, "least"):
@@ -281,12 +296,13 @@ def _peer(peer: Peer, tuned: Callable[[], NDArray[np.float32]], seed: int) -> tu
 def jobs(given: Namespace) -> Iterator[Job]:
     """List what to measure, of each kind with every seed."""
     for kind in given.kinds:
-        case = load_case(given.data, kind)
+        case = load_case(given.data, kind, given.rows)
         for seed in range(given.seeds):
             tuned = cache(partial(fine_tuned, case, seed))
             start = cache(partial(first_head, case, seed, tuned))
             for method, setting, make in methods(case, seed, tuned):
-                names = {"kind": kind, "seed": seed, "method": method, "setting": setting}
+                names = {"kind": kind, "rows": given.rows, "seed": seed}
+                names |= {"method": method, "setting": setting}
                 yield names, partial(_measure, case, seed, start, make)
 
 
@@ -318,14 +334,13 @@ def figures(scored: Scored) -> Line:
 def table_of(points: list[Line]) -> str:
     """Lay the points out as Markdown, means over the seeds."""
     lines = []
-    for kind in KINDS:
-        of_kind = [point for point in points if point["kind"] == kind]
-        if not of_kind:
-            continue
-        lines += ["", f"**{NAMES[kind]}**", ""]
+    groups = grouped(points, "kind", "rows")
+    for kind, which in sorted(groups, key=lambda group: (KINDS.index(group[0]), group[1])):
+        of_all = "" if which == "task" else f", the {which} table"
+        lines += ["", f"**{NAMES[kind]}{of_all}**", ""]
         lines += ["| method | setting | bytes | times smaller | dev | test | seeds |"]
         lines += ["|---|---|--:|--:|--:|--:|--:|"]
-        rows = grouped(of_kind, "method", "setting")
+        rows = grouped(groups[kind, which], "method", "setting")
         for method, setting in sorted(
             rows, key=lambda row: (_SHOWN.index(row[0]), mean_of(rows[row], "nbytes"))
         ):
@@ -342,6 +357,7 @@ def main() -> None:
     """Run from the command line."""
     parser = command_line(__doc__)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--rows", choices=["task", "whole"], default="task")
     run(parser, "kinds", jobs, table_of)
 
 
