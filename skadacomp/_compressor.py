@@ -204,7 +204,8 @@ class AdaptiveCodebookCompressor(TransformerMixin, BaseEstimator):
         What rebuilding the table as it was counts beside the task: the weight of directions that
         the task's head does not read against those that it reads most (a fifteenth of it with the
         convolutional head; of more than 50 dimensions 50 / n_dims of it), of the pretrained against
-        the fine-tuned vectors, and of the reconstruction error (relative) against the task's loss.
+        the fine-tuned vectors (but for scores of pairs, which want the fine-tuned ones as they
+        are), and of the reconstruction error (relative) against the task's loss.
         None is 0.1 for the linear head, and 0.3 for others, which read more of a vector; both are
         for the task. At 10 the rebuilt vectors are close to the best that the bits allow.
 

@@ -1695,6 +1695,26 @@ def test_a_head_says_where_codes_come_from(monkeypatch):
     assert errors["either"] == pytest.approx(errors["search"])  # what held-out pairs prefer here
 
 
+@pytest.mark.parametrize("kind", ["pair", "pair-regression"])
+def test_scores_of_pairs_rebuild_the_fine_tuned_vectors_alone(kind, monkeypatch):
+    """A weight of 1 draws the vectors of all else halfway back to the pretrained ones."""
+    table, task = random_table(), task_of_pairs()
+    documents = task.documents
+    if kind == "pair-regression":
+        scores = np.stack([documents.targets] * 2, 1).astype(np.float32)  # one an output
+        documents = replace(documents, targets=scores)
+    task = replace(task, documents=documents, make_head=lambda n_dims: pair_head(kind))
+    settings = settings_of(reconstruction_weight=1.0, length_method="rate-distortion")
+    tuned = fine_tune_table(table, task, settings)
+    kept, start = [], learner._Learner._start
+    monkeypatch.setattr(learner._Learner, "_start", lambda self: kept.append(self) or start(self))
+    learn(table, task, settings)
+    rebuilds = kept[0].table[np.arange(len(table))]
+    expected = tuned if kind == "pair-regression" else (tuned + table) / 2
+    np.testing.assert_allclose(rebuilds, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(tuned, table, atol=1e-3)
+
+
 @pytest.mark.parametrize("worse", ["codebooks", "searched codebooks"])
 def test_held_out_pairs_say_which_codes_are_kept(monkeypatch, worse):
     """Where one of the two trainings spoils its codebooks, the other one's are kept."""

@@ -229,21 +229,24 @@ class _Learner:
             self.space = self._find_space(None)
             return
         self.teacher = self._fine_tune()
-        # What to rebuild: least squares from the fine-tuned and, as asked, the pretrained vectors.
-        weight = self.settings.reconstruction_weight
-        tuned = _array(self.teacher.vectors) / self.scale
-        pretrained = take_rows(self.vectors, self.active)
-        targets = ((tuned + weight * pretrained) / (1 + weight)).astype(np.float32)
-        self.table = Overlay(self.vectors, self.active, targets)
         teacher = self.teacher
+        self.table = Overlay(self.vectors, self.active, self._targets(teacher))
         gram = _array(teacher.head.metric(teacher.vectors.detach(), self.split.train))
         # Of many directions all but a few are not read; they would count by their number alone.
         n_directions = min(self.vectors.shape)  # that the rows differ in, at most
         unread = teacher.head.unread_share * min(1.0, USUAL_DIMS / n_directions)
-        floor = max(weight * unread, 0.01)
+        floor = max(self.settings.reconstruction_weight * unread, 0.01)
         self.space = self._find_space(gram, floor=floor)
         # The head goes on from where the teacher's is, and reads the space's vectors.
-        self.head = self.teacher.head.reading(self._tensor(self.space.metric / self.scale))
+        self.head = teacher.head.reading(self._tensor(self.space.metric / self.scale))
+
+    def _targets(self, teacher: Teacher) -> NDArray[np.float32]:
+        """Give what to rebuild: the fine-tuned vectors, drawn back as the pretrained ones weigh."""
+        tuned, weight = _array(teacher.vectors) / self.scale, self.settings.reconstruction_weight
+        if teacher.head.drawn_back:
+            pretrained = take_rows(self.vectors, self.active)
+            tuned = (tuned + weight * pretrained) / (1 + weight)
+        return tuned.astype(np.float32)
 
     def _find_space(self, gram: NDArray[np.float64] | None, **given: float) -> Space:
         def find() -> Tensors:
